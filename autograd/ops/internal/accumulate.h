@@ -1,0 +1,11 @@
+// SPDX-License-Identifier: MIT
+// Adds a gradient to its target, or copies it there.
+#pragma once
+
+#include "quern/autograd/tape.h"
+
+namespace quern::ops {
+
+void accumulate(const Tensor& gradient, const GradTarget& target);
+
+}  // namespace quern::ops

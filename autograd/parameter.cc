@@ -1,0 +1,48 @@
+// SPDX-License-Identifier: MIT
+#include "quern/autograd/parameter.h"
+
+#include <cstring>
+
+namespace quern {
+
+const char* name_of(ParamKind kind) {
+  switch (kind) {
+    case ParamKind::embedding:
+      return "embedding";
+    case ParamKind::head:
+      return "head";
+    case ParamKind::norm:
+      return "norm";
+    case ParamKind::attention:
+      return "attention";
+    case ParamKind::dense_ffn:
+      return "dense_ffn";
+    case ParamKind::router:
+      return "router";
+    case ParamKind::shared_expert:
+      return "shared_expert";
+    case ParamKind::routed_expert:
+      return "routed_expert";
+  }
+  return "?";
+}
+
+Parameter::Parameter(std::string n, const Shape& shape, ParamKind k, DType dtype)
+    : name(std::move(n)),
+      kind(k),
+      value(Tensor::zeros(shape, dtype)),
+      grad(Tensor::zeros(shape, dtype)) {}
+
+Parameter Parameter::slice(std::string slice_name, i64 first_element, const Shape& shape) const {
+  Parameter p = *this;  // shares storage and grad_written
+  p.name = std::move(slice_name);
+  p.value = value.view(first_element, shape);
+  p.grad = grad.view(first_element, shape);
+  return p;
+}
+
+void Parameter::settle_grad() const {
+  if (!*grad_written) std::memset(grad.bytes().data(), 0, grad.bytes().size());
+}
+
+}  // namespace quern

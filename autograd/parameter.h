@@ -1,0 +1,51 @@
+// SPDX-License-Identifier: MIT
+// A named tensor with a gradient and the tags that decide how it is treated.
+#pragma once
+
+#include <functional>
+#include <memory>
+#include <string>
+
+#include "quern/autograd/tensor.h"
+
+namespace quern {
+
+enum class ParamKind {
+  embedding,
+  head,
+  norm,
+  attention,
+  dense_ffn,
+  router,
+  shared_expert,
+  routed_expert
+};
+
+const char* name_of(ParamKind kind);
+
+// Value and gradient may be views of a larger stack (the experts of a layer): then the stack and
+// its slices share `grad_written`, which says whether the gradient holds anything yet.
+struct Parameter {
+  Parameter() = default;
+  Parameter(std::string name, const Shape& shape, ParamKind kind, DType dtype = DType::f32);
+
+  // A view of some rows' worth of elements, under a name of its own.
+  Parameter slice(std::string slice_name, i64 first_element, const Shape& shape) const;
+
+  // Before a step: the gradient counts as zero and is overwritten by the first write.
+  void clear_grad() { *grad_written = false; }
+  // After backward: a gradient that nobody wrote is zero.
+  void settle_grad() const;
+
+  std::string name;  // Hugging Face state-dict name
+  ParamKind kind = ParamKind::attention;
+  Tensor value;
+  Tensor grad;
+  std::shared_ptr<bool> grad_written = std::make_shared<bool>(false);
+};
+
+// Owners of parameters have `void visit(const ParamVisitor&)`, the only enumeration there is:
+// initialisation, counting, the optimizer, saving and loading all go through it.
+using ParamVisitor = std::function<void(Parameter&)>;
+
+}  // namespace quern

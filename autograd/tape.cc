@@ -1,0 +1,138 @@
+// SPDX-License-Identifier: MIT
+#include "quern/autograd/tape.h"
+
+#include "quern/autograd/ops/internal/accumulate.h"
+
+namespace quern {
+
+GradTarget Grads::into(int input) {
+  QUERN_ASSERT(wants(input));
+  Tape::Slot& slot = tape_.slots_[size_t(slots_[size_t(input)])];
+  if (slot.parameter != nullptr) {
+    const bool written = *slot.parameter->grad_written;
+    *slot.parameter->grad_written = true;
+    return {slot.parameter->grad, written};
+  }
+  if (!slot.grad.defined()) {
+    slot.grad = Tensor::empty(slot.shape, slot.dtype);
+    return {slot.grad, false};
+  }
+  if (slot.grad.shares_storage()) slot.grad = slot.grad.clone();  // passed on, not owned
+  return {slot.grad, true};
+}
+
+void Grads::pass(int input, const Tensor& gradient) {
+  tape_.add_gradient(slots_[size_t(input)], gradient);
+}
+
+i64 Tape::add_slot(const Tensor& value, Parameter* parameter) {
+  slots_.push_back({value.shape(), value.dtype(), {}, parameter});
+  return i64(slots_.size()) - 1;
+}
+
+void Tape::add_gradient(i64 index, const Tensor& gradient) {
+  Slot& slot = slots_[size_t(index)];
+  if (gradient.shape() != slot.shape || gradient.dtype() != slot.dtype) {
+    throw ShapeError({.what = "gradient of another shape or type than its value",
+                      .expected = std::string(name_of(slot.dtype)) + " " + slot.shape.str(),
+                      .actual = gradient.str()});
+  }
+  if (slot.parameter == nullptr && !slot.grad.defined()) {
+    slot.grad = gradient;
+    return;
+  }
+  const i64 self = index;
+  Grads grads(*this, {&self, 1});
+  const GradTarget target = grads.into(0);
+  ops::accumulate(gradient, target);
+}
+
+Var Tape::parameter(Parameter& p) {
+  Var v(p.value);
+  if (recording_) v.slot_ = add_slot(p.value, &p);
+  return v;
+}
+
+Var Tape::input(const Tensor& value) {
+  Var v(value);
+  if (recording_) v.slot_ = add_slot(value);
+  return v;
+}
+
+Var Tape::record(const char* op, std::vector<Var> inputs, Tensor y, Backward backward) {
+  return record_many(op, std::move(inputs), {std::move(y)},
+                     [backward = std::move(backward)](std::span<const Tensor> dys, Grads& d) {
+                       backward(dys[0], d);
+                     })[0];
+}
+
+std::vector<Var> Tape::record_many(const char* op, std::vector<Var> inputs, std::vector<Tensor> ys,
+                                   BackwardMany backward) {
+  std::vector<Var> outputs;
+  bool wanted = false;
+  for (const Var& v : inputs) wanted = wanted || v.requires_grad();
+  for (Tensor& y : ys) outputs.emplace_back(std::move(y));
+  if (!recording_ || !wanted) return outputs;
+  Node node{op, {}, {}, std::move(backward)};
+  for (const Var& v : inputs) node.inputs.push_back(v.slot_);
+  for (Var& v : outputs) node.outputs.push_back(v.slot_ = add_slot(v.value()));
+  nodes_.push_back(std::move(node));
+  return outputs;
+}
+
+void Tape::backward(const Var& root, double seed) {
+  const Tensor dy = Tensor::full(root.shape(), root.dtype(), seed);
+  backward(std::span(&root, 1), std::span(&dy, 1));
+}
+
+void Tape::backward(std::span<const Var> roots, std::span<const Tensor> dys) {
+  for (size_t i = 0; i < roots.size(); ++i) {
+    if (roots[i].slot_ >= 0 && dys[i].defined()) add_gradient(roots[i].slot_, dys[i]);
+  }
+  while (!nodes_.empty()) {
+    Node node = std::move(nodes_.back());
+    nodes_.pop_back();
+    std::vector<Tensor> outputs;
+    bool reached = false;
+    for (const i64 slot : node.outputs) {
+      outputs.push_back(std::move(slots_[size_t(slot)].grad));
+      slots_[size_t(slot)].grad = {};
+      reached = reached || outputs.back().defined();
+    }
+    if (!reached) continue;
+    Grads grads(*this, node.inputs);
+    node.backward(outputs, grads);
+  }
+}
+
+Tensor Tape::grad(const Var& v) const {
+  return v.slot_ >= 0 ? slots_[size_t(v.slot_)].grad : Tensor();
+}
+
+std::vector<Var> recompute(
+    Tape& tape, std::vector<Var> inputs,
+    std::function<std::vector<Var>(Tape&, std::span<const Var>, bool first)> segment) {
+  if (!tape.recording()) return segment(tape, inputs, true);
+  std::vector<Tensor> values;
+  std::vector<Tensor> kept;
+  {
+    Tape silent(false);
+    for (const Var& v : segment(silent, inputs, true)) values.push_back(v.value());
+  }
+  for (const Var& v : inputs) kept.push_back(v.value());
+  return tape.record_many(
+      "recompute", std::move(inputs), std::move(values),
+      [kept, segment = std::move(segment)](std::span<const Tensor> dys, Grads& d) {
+        Tape inner;
+        std::vector<Var> leaves;
+        for (const Tensor& value : kept) leaves.push_back(inner.input(value));
+        const std::vector<Var> outputs = segment(inner, leaves, false);
+        inner.backward(outputs, dys);
+        for (size_t i = 0; i < leaves.size(); ++i) {
+          const Tensor gradient = inner.grad(leaves[i]);
+          if (d.wants(int(i)) && gradient.defined()) d.pass(int(i), gradient);
+        }
+      });
+}
+
+}  // namespace quern

@@ -1,0 +1,127 @@
+// SPDX-License-Identifier: MIT
+// The explicit tape: operations are recorded as they run and differentiated in reverse.
+#pragma once
+
+#include <functional>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "quern/autograd/parameter.h"
+#include "quern/autograd/tensor.h"
+
+namespace quern {
+
+// A tensor with its place on a tape; without a place it is a constant.
+class Var {
+ public:
+  Var() = default;
+  explicit Var(Tensor constant) : value_(std::move(constant)) {}
+
+  const Tensor& value() const { return value_; }
+  const Shape& shape() const { return value_.shape(); }
+  DType dtype() const { return value_.dtype(); }
+  i64 dim(int i) const { return value_.dim(i); }
+  double item() const { return value_.item(); }
+  bool requires_grad() const { return slot_ >= 0; }
+
+ private:
+  friend class Tape;
+  friend class Grads;
+  Tensor value_;
+  i64 slot_ = -1;
+};
+
+// Where a backward writes the gradient of one input: adds to what is there, or overwrites.
+struct GradTarget {
+  Tensor tensor;
+  bool accumulate = false;
+  template <class T>
+  std::span<T> span() const {
+    return tensor.span<T>();
+  }
+  template <class T>
+  T* data() const {
+    return tensor.data<T>();
+  }
+};
+
+class Tape;
+
+// The gradients of the inputs of the operation being differentiated, by input index.
+class Grads {
+ public:
+  Grads(Tape& tape, std::span<const i64> slots) : tape_(tape), slots_(slots) {}
+  bool wants(int input) const { return slots_[size_t(input)] >= 0; }
+  // A buffer of the input's shape and type. Every element must be written (or added to).
+  GradTarget into(int input);
+  // Gives `gradient` as it is; no copy is made where the input has no gradient yet.
+  void pass(int input, const Tensor& gradient);
+
+ private:
+  Tape& tape_;
+  std::span<const i64> slots_;
+};
+
+using Backward = std::function<void(const Tensor& dy, Grads& d)>;
+// dys[i] holds nothing where no gradient reached output i.
+using BackwardMany = std::function<void(std::span<const Tensor> dys, Grads& d)>;
+
+// Belongs to one thread. A tape that does not record serves inference: its Vars are constants.
+class Tape {
+ public:
+  explicit Tape(bool recording = true) : recording_(recording) {}
+  Tape(const Tape&) = delete;
+  Tape& operator=(const Tape&) = delete;
+
+  bool recording() const { return recording_; }
+
+  // The parameter as a Var; backward adds to its gradient.
+  Var parameter(Parameter& p);
+  // A Var whose gradient can be asked for after backward.
+  Var input(const Tensor& value);
+
+  // Records y = op(inputs). The closure keeps only what backward needs: its captures are the
+  // activation memory. Nothing is recorded where no input requires a gradient.
+  Var record(const char* op, std::vector<Var> inputs, Tensor y, Backward backward);
+  std::vector<Var> record_many(const char* op, std::vector<Var> inputs, std::vector<Tensor> ys,
+                               BackwardMany backward);
+
+  // Differentiates from `root`, with dy (or `seed`, for a scalar) as its gradient, and frees each
+  // operation's memory as it goes. Once per tape. Throws ShapeError where a shape does not fit.
+  void backward(const Var& root, double seed = 1);
+  void backward(std::span<const Var> roots, std::span<const Tensor> dys);
+
+  // After backward: the gradient that reached an input(); holds nothing where none did.
+  Tensor grad(const Var& v) const;
+
+ private:
+  friend class Grads;
+  struct Slot {
+    Shape shape;
+    DType dtype;
+    Tensor grad;
+    Parameter* parameter = nullptr;
+  };
+  struct Node {
+    const char* op;
+    std::vector<i64> inputs;   // slots, -1 for constants
+    std::vector<i64> outputs;  // slots
+    BackwardMany backward;
+  };
+  i64 add_slot(const Tensor& value, Parameter* parameter = nullptr);
+  void add_gradient(i64 slot, const Tensor& gradient);
+
+  bool recording_;
+  std::vector<Slot> slots_;
+  std::vector<Node> nodes_;
+};
+
+// Runs `segment` without keeping its activations and runs it again in backward: memory for time.
+// Whatever the segment counts or collects on its first run is kept; the second run's is discarded
+// by the caller's closure writing nothing (pass `first` to tell them apart).
+std::vector<Var> recompute(
+    Tape& tape, std::vector<Var> inputs,
+    std::function<std::vector<Var>(Tape&, std::span<const Var>, bool first)> segment);
+
+}  // namespace quern
