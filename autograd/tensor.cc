@@ -152,13 +152,17 @@ Tensor Tensor::cast(DType to) const {
 void Tensor::fill(double value) const {
   switch (dtype_) {
     case DType::f32:
-      return std::ranges::fill(span<float>(), float(value));
+      std::ranges::fill(span<float>(), float(value));
+      break;
     case DType::f64:
-      return std::ranges::fill(span<double>(), value);
+      std::ranges::fill(span<double>(), value);
+      break;
     case DType::bf16:
-      return std::ranges::fill(span<bf16>(), bf16(float(value)));
+      std::ranges::fill(span<bf16>(), bf16(float(value)));
+      break;
     case DType::i32:
-      return std::ranges::fill(span<i32>(), i32(value));
+      std::ranges::fill(span<i32>(), i32(value));
+      break;
   }
 }
 

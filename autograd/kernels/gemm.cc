@@ -1,0 +1,65 @@
+// SPDX-License-Identifier: MIT
+// Compiled once for each tier; see internal/tier.h.
+#include "quern/autograd/kernels/gemm.h"
+
+#include "quern/autograd/kernels/internal/block_product.h"
+#include "quern/autograd/kernels/parallel.h"
+
+namespace quern::kernels::QUERN_TIER {
+namespace {
+
+// Chunks are large enough that packing both operands anew in each costs little.
+constexpr i64 kChunk = 512;
+constexpr i64 kGroupChunk = 512;  // rows of one group
+
+i64 chunks(i64 n, i64 size) { return (n + size - 1) / size; }
+i64 smaller(i64 a, i64 b) { return a < b ? a : b; }
+
+}  // namespace
+
+template <class T>
+void gemm(const Gemm<T>& g) {
+  const i64 row_chunks = chunks(g.m, kChunk), column_chunks = chunks(g.n, kChunk);
+  parallel_for(row_chunks * column_chunks, [&](i64 task) {
+    const i64 i = task / column_chunks * kChunk, j = task % column_chunks * kChunk;
+    block_product<T>(smaller(kChunk, g.m - i), smaller(kChunk, g.n - j), g.k, T(1),
+                     g.a + (g.trans_a ? i : i * g.lda), g.lda, g.trans_a,
+                     g.b + (g.trans_b ? j * g.ldb : j), g.ldb, g.trans_b, g.c + i * g.ldc + j,
+                     g.ldc, g.accumulate);
+  });
+}
+
+template <class T>
+void grouped_gemm(const GroupedGemm<T>& g) {
+  i64 tasks = 0;
+  for (i64 e = 0; e < g.groups; ++e) {
+    tasks += chunks(g.offsets[e + 1] - g.offsets[e], kGroupChunk);
+  }
+  parallel_for(tasks, [&](i64 task) {
+    i64 e = 0;
+    for (;; ++e) {
+      const i64 own = chunks(g.offsets[e + 1] - g.offsets[e], kGroupChunk);
+      if (task < own) break;
+      task -= own;
+    }
+    const i64 begin = g.offsets[e] + task * kGroupChunk;
+    const i64 rows = smaller(kGroupChunk, g.offsets[e + 1] - begin);
+    block_product<T>(rows, g.n, g.k, T(1), g.a + begin * g.k, g.k, false, g.b + e * g.n * g.k,
+                     g.trans_b ? g.k : g.n, g.trans_b, g.c + begin * g.n, g.n, g.accumulate);
+  });
+}
+
+template <class T>
+void grouped_gemm_trans_a(const GroupedGemmTransA<T>& g) {
+  const i64 row_chunks = chunks(g.m, kChunk);
+  parallel_for(g.groups * row_chunks, [&](i64 task) {
+    const i64 e = task / row_chunks, i = task % row_chunks * kChunk;
+    const i64 begin = g.offsets[e], rows = g.offsets[e + 1] - begin;
+    block_product<T>(smaller(kChunk, g.m - i), g.n, rows, T(1), g.a + begin * g.m + i, g.m, true,
+                     g.b + begin * g.n, g.n, false, g.c + (e * g.m + i) * g.n, g.n, g.accumulate);
+  });
+}
+
+QUERN_GEMM_KERNELS(QUERN_INSTANTIATE)
+
+}  // namespace quern::kernels::QUERN_TIER

@@ -1,0 +1,33 @@
+// SPDX-License-Identifier: MIT
+// The one list of kernels that exist once for each instruction set: X(function, its arguments).
+#pragma once
+
+#include "quern/autograd/kernels/gemm.h"
+#include "quern/autograd/kernels/rows.h"
+#include "quern/autograd/kernels/rowwise.h"
+
+#define QUERN_GEMM_KERNELS(X)  \
+  X(gemm, Gemm)                \
+  X(grouped_gemm, GroupedGemm) \
+  X(grouped_gemm_trans_a, GroupedGemmTransA)
+
+#define QUERN_ROWWISE_KERNELS(X)        \
+  X(rms_norm, RmsNorm)                  \
+  X(rms_norm_backward, RmsNormBackward) \
+  X(swiglu, Swiglu)                     \
+  X(swiglu_backward, SwigluBackward)    \
+  X(softmax, Softmax)                   \
+  X(softmax_backward, SoftmaxBackward)  \
+  X(cross_entropy, CrossEntropy)        \
+  X(rope, Rope)
+
+#define QUERN_ROWS_KERNELS(X)                   \
+  X(gather_rows, GatherRows)                    \
+  X(combine_rows, CombineRows)                  \
+  X(combine_rows_backward, CombineRowsBackward) \
+  X(scatter_add_rows, ScatterAddRows)
+
+#define QUERN_ALL_KERNELS(X) \
+  QUERN_GEMM_KERNELS(X)      \
+  QUERN_ROWWISE_KERNELS(X)   \
+  QUERN_ROWS_KERNELS(X)

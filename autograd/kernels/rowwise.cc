@@ -1,0 +1,191 @@
+// SPDX-License-Identifier: MIT
+// Compiled once for each tier; see internal/tier.h.
+#include "quern/autograd/kernels/rowwise.h"
+
+#include <math.h>
+
+#include <Eigen/Core>
+
+#include "quern/autograd/kernels/internal/tier.h"
+#include "quern/autograd/kernels/parallel.h"
+
+namespace quern::kernels::QUERN_TIER {
+namespace {
+
+constexpr i64 kRowChunk = 32;
+
+template <class T>
+using Row = Eigen::Map<Eigen::Array<T, Eigen::Dynamic, 1>>;
+template <class T>
+using ConstRow = Eigen::Map<const Eigen::Array<T, Eigen::Dynamic, 1>>;
+
+template <class T>
+ConstRow<T> row(const T* x, i64 n) {
+  return {x, n};
+}
+template <class T>
+Row<T> row(T* x, i64 n) {
+  return {x, n};
+}
+
+}  // namespace
+
+template <class T>
+void rms_norm(const RmsNorm<T>& a) {
+  const auto weight = row(a.weight, a.width);
+  parallel_chunks(a.rows, kRowChunk, [&](i64 begin, i64 end) {
+    for (i64 r = begin; r < end; ++r) {
+      const auto x = row(a.x + r * a.width, a.width);
+      const T rstd = T(1) / sqrt(x.square().sum() / T(a.width) + T(a.eps));
+      row(a.y + r * a.width, a.width) = x * rstd * weight;
+      a.rstd[r] = rstd;
+    }
+  });
+}
+
+template <class T>
+void rms_norm_backward(const RmsNormBackward<T>& a) {
+  const auto weight = row(a.weight, a.width);
+  parallel_chunks(a.rows, kRmsNormChunk, [&](i64 begin, i64 end) {
+    auto partial = row(a.partial + begin / kRmsNormChunk * a.width, a.width);
+    if (a.dweight) partial.setZero();
+    for (i64 r = begin; r < end; ++r) {
+      const auto x = row(a.x + r * a.width, a.width);
+      const auto dy = row(a.dy + r * a.width, a.width);
+      const T rstd = a.rstd[r];
+      if (a.dweight) partial += dy * x * rstd;
+      if (!a.dx) continue;
+      auto dx = row(a.dx + r * a.width, a.width);
+      const T mean = (dy * weight * x).sum() * rstd * rstd * rstd / T(a.width);
+      if (a.add_dx) {
+        dx += dy * weight * rstd - x * mean;
+      } else {
+        dx = dy * weight * rstd - x * mean;
+      }
+    }
+  });
+  if (!a.dweight) return;
+  auto dweight = row(a.dweight, a.width);
+  if (!a.add_dweight) dweight.setZero();
+  for (i64 c = 0; c * kRmsNormChunk < a.rows; ++c) dweight += row(a.partial + c * a.width, a.width);
+}
+
+template <class T>
+void swiglu(const Swiglu<T>& a) {
+  parallel_chunks(a.rows, kRowChunk, [&](i64 begin, i64 end) {
+    for (i64 r = begin; r < end; ++r) {
+      const auto gate = row(a.gate_up + 2 * r * a.width, a.width);
+      const auto up = row(a.gate_up + (2 * r + 1) * a.width, a.width);
+      row(a.y + r * a.width, a.width) = gate * up / (T(1) + (-gate).exp());
+    }
+  });
+}
+
+template <class T>
+void swiglu_backward(const SwigluBackward<T>& a) {
+  parallel_chunks(a.rows, kRowChunk, [&](i64 begin, i64 end) {
+    constexpr i64 kBlock = 256;  // the sigmoid is kept for a block at a time, on the stack
+    T sigmoid_values[kBlock];
+    for (i64 i = begin * a.width; i < end * a.width;) {
+      const i64 r = i / a.width, column = i % a.width;
+      const i64 n = a.width - column < kBlock ? a.width - column : kBlock;
+      const auto gate = row(a.gate_up + 2 * r * a.width + column, n);
+      const auto up = row(a.gate_up + (2 * r + 1) * a.width + column, n);
+      const auto dy = row(a.dy + i, n);
+      auto sigmoid = row(sigmoid_values, n);
+      sigmoid = T(1) / (T(1) + (-gate).exp());
+      auto dgate = row(a.dgate_up + 2 * r * a.width + column, n);
+      auto dup = row(a.dgate_up + (2 * r + 1) * a.width + column, n);
+      if (!a.add) {
+        dgate.setZero();
+        dup.setZero();
+      }
+      dgate += dy * up * sigmoid * (T(1) + gate * (T(1) - sigmoid));
+      dup += dy * gate * sigmoid;
+      i += n;
+    }
+  });
+}
+
+template <class T>
+void softmax(const Softmax<T>& a) {
+  parallel_chunks(a.rows, kRowChunk, [&](i64 begin, i64 end) {
+    for (i64 r = begin; r < end; ++r) {
+      const auto x = row(a.x + r * a.width, a.width);
+      auto y = row(a.y + r * a.width, a.width);
+      y = (x - x.maxCoeff()).exp();
+      y *= T(1) / y.sum();
+    }
+  });
+}
+
+template <class T>
+void softmax_backward(const SoftmaxBackward<T>& a) {
+  parallel_chunks(a.rows, kRowChunk, [&](i64 begin, i64 end) {
+    for (i64 r = begin; r < end; ++r) {
+      const auto y = row(a.y + r * a.width, a.width);
+      const auto dy = row(a.dy + r * a.width, a.width);
+      auto dx = row(a.dx + r * a.width, a.width);
+      const T inner = (y * dy).sum();
+      if (a.add) {
+        dx += y * (dy - inner);
+      } else {
+        dx = y * (dy - inner);
+      }
+    }
+  });
+}
+
+template <class T>
+void cross_entropy(const CrossEntropy<T>& a) {
+  parallel_chunks(a.rows, 8, [&](i64 begin, i64 end) {
+    for (i64 r = begin; r < end; ++r) {
+      auto logits = row(a.logits + r * a.width, a.width);
+      const i32 label = a.labels[r];
+      a.loss[r] = 0;
+      if (label < 0) {
+        if (a.gradient) logits.setZero();
+        continue;
+      }
+      const T largest = logits.maxCoeff(), chosen = logits[label];
+      if (!a.gradient) {
+        a.loss[r] = log(double((logits - largest).exp().sum())) + double(largest) - double(chosen);
+        continue;
+      }
+      logits = (logits - largest).exp();
+      const T sum = logits.sum();
+      a.loss[r] = log(double(sum)) + double(largest) - double(chosen);
+      logits *= T(a.scale / double(sum));
+      logits[label] -= T(a.scale);
+    }
+  });
+}
+
+template <class T>
+void rope(const Rope<T>& a) {
+  const i64 plain = a.head_dim - a.dim, half = a.dim / 2;
+  parallel_chunks(a.rows, kRowChunk, [&](i64 begin, i64 end) {
+    for (i64 r = begin; r < end; ++r) {
+      const T* cos = a.cos + a.position[r] * half;
+      const T* sin = a.sin + a.position[r] * half;
+      const T sign = a.inverse ? T(-1) : T(1);
+      for (i64 h = 0; h < a.heads; ++h) {
+        const T* x = a.x + (r * a.heads + h) * a.head_dim;
+        T* y = a.y + (r * a.heads + h) * a.head_dim;
+        if (!a.add) {
+          for (i64 i = 0; i < a.head_dim; ++i) y[i] = 0;
+        }
+        for (i64 i = 0; i < plain; ++i) y[i] += x[i];
+        for (i64 i = 0; i < half; ++i) {
+          const T u = x[plain + 2 * i], v = x[plain + 2 * i + 1];
+          y[plain + 2 * i] += u * cos[i] - sign * v * sin[i];
+          y[plain + 2 * i + 1] += v * cos[i] + sign * u * sin[i];
+        }
+      }
+    }
+  });
+}
+
+QUERN_ROWWISE_KERNELS(QUERN_INSTANTIATE)
+
+}  // namespace quern::kernels::QUERN_TIER
