@@ -16,7 +16,10 @@ TEST(Error, SentenceIsMadeFromTheFacts) {
 }
 
 TEST(Error, PointsToLineAndColumn) {
-  EXPECT_EQ(sentence({.file = "a.textproto", .line = 3, .column = 7, .what = "no field named 'lrr'",
+  EXPECT_EQ(sentence({.file = "a.textproto",
+                      .line = 3,
+                      .column = 7,
+                      .what = "no field named 'lrr'",
                       .hint = "did you mean 'lr'?"}),
             "a.textproto:3:7: no field named 'lrr' (did you mean 'lr'?)");
 }

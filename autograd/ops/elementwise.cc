@@ -1,0 +1,107 @@
+// SPDX-License-Identifier: MIT
+#include "quern/autograd/ops/elementwise.h"
+
+#include "quern/autograd/kernels/parallel.h"
+#include "quern/autograd/kernels/rowwise.h"
+#include "quern/autograd/ops/checks.h"
+
+namespace quern::ops {
+namespace {
+
+// to[i] = f(i), or += where the target accumulates.
+template <class T, class F>
+void write_each(i64 n, T* to, bool accumulate, F&& f) {
+  parallel_chunks(n, i64{1} << 15, [&](i64 begin, i64 end) {
+    if (accumulate) {
+      for (i64 i = begin; i < end; ++i) to[i] += f(i);
+    } else {
+      for (i64 i = begin; i < end; ++i) to[i] = f(i);
+    }
+  });
+}
+
+template <class T, class F>
+void write_each(const GradTarget& target, F&& f) {
+  write_each(target.tensor.numel(), target.data<T>(), target.accumulate, f);
+}
+
+}  // namespace
+
+Var add(Tape& tape, const Var& a, const Var& b) {
+  expect_shape("add", "b", b.value(), a.shape());
+  expect_same_type("add", a.value(), b.value());
+  Tensor y = Tensor::like(a.value());
+  for_float_type(y, [&]<class T>() {
+    const T *u = a.value().data<T>(), *v = b.value().data<T>();
+    write_each(y.numel(), y.data<T>(), false, [=](i64 i) { return u[i] + v[i]; });
+  });
+  return tape.record("add", {a, b}, y, [](const Tensor& dy, Grads& d) {
+    if (d.wants(0)) d.pass(0, dy);
+    if (d.wants(1)) d.pass(1, dy);
+  });
+}
+
+Var mul(Tape& tape, const Var& a, const Var& b) {
+  expect_shape("mul", "b", b.value(), a.shape());
+  expect_same_type("mul", a.value(), b.value());
+  Tensor y = Tensor::like(a.value());
+  for_float_type(y, [&]<class T>() {
+    const T *u = a.value().data<T>(), *v = b.value().data<T>();
+    write_each(y.numel(), y.data<T>(), false, [=](i64 i) { return u[i] * v[i]; });
+  });
+  return tape.record("mul", {a, b}, y, [a = a.value(), b = b.value()](const Tensor& dy, Grads& d) {
+    for_float_type(dy, [&]<class T>() {
+      const T *u = a.data<T>(), *v = b.data<T>(), *g = dy.data<T>();
+      if (d.wants(0)) write_each<T>(d.into(0), [=](i64 i) { return g[i] * v[i]; });
+      if (d.wants(1)) write_each<T>(d.into(1), [=](i64 i) { return g[i] * u[i]; });
+    });
+  });
+}
+
+Var scale(Tape& tape, const Var& x, double factor) {
+  Tensor y = Tensor::like(x.value());
+  for_float_type(y, [&]<class T>() {
+    const T* u = x.value().data<T>();
+    write_each(y.numel(), y.data<T>(), false, [=](i64 i) { return T(factor) * u[i]; });
+  });
+  return tape.record("scale", {x}, y, [factor](const Tensor& dy, Grads& d) {
+    for_float_type(dy, [&]<class T>() {
+      const T* g = dy.data<T>();
+      write_each<T>(d.into(0), [=](i64 i) { return T(factor) * g[i]; });
+    });
+  });
+}
+
+Var sum(Tape& tape, const Var& x) {
+  Tensor y = Tensor::empty({}, x.dtype());
+  for_float_type(y, [&]<class T>() {
+    double total = 0;
+    for (const T v : x.value().span<T>()) total += double(v);
+    *y.data<T>() = T(total);
+  });
+  return tape.record("sum", {x}, y, [](const Tensor& dy, Grads& d) {
+    for_float_type(dy, [&]<class T>() {
+      const T g = *dy.data<T>();
+      write_each<T>(d.into(0), [=](i64) { return g; });
+    });
+  });
+}
+
+Var swiglu(Tape& tape, const Var& gate_up) {
+  const i64 rows = gate_up.dim(0), width = gate_up.dim(1) / 2;
+  expect_shape("swiglu", "gate_up", gate_up.value(), {rows, 2 * width});
+  Tensor y = Tensor::empty({rows, width}, gate_up.dtype());
+  for_float_type(y, [&]<class T>() {
+    kernels::swiglu<T>({rows, width, gate_up.value().data<T>(), y.data<T>()});
+  });
+  return tape.record("swiglu", {gate_up}, y,
+                     [x = gate_up.value(), rows, width](const Tensor& dy, Grads& d) {
+                       for_float_type(dy, [&]<class T>() {
+                         const GradTarget dx = d.into(0);
+                         kernels::swiglu_backward<T>(
+                             {rows, width, x.data<T>(), dy.data<T>(), dx.data<T>(), dx.accumulate});
+                       });
+                     });
+}
+
+}  // namespace quern::ops

@@ -1,0 +1,20 @@
+// SPDX-License-Identifier: MIT
+// Sums and products of elements.
+#pragma once
+
+#include "quern/autograd/tape.h"
+
+namespace quern::ops {
+
+// a + b, of equal shapes.
+Var add(Tape& tape, const Var& a, const Var& b);
+// a * b, element by element, of equal shapes.
+Var mul(Tape& tape, const Var& a, const Var& b);
+// factor * x.
+Var scale(Tape& tape, const Var& x, double factor);
+// The sum of all elements, a scalar; in index order.
+Var sum(Tape& tape, const Var& x);
+// silu(gate) * up.   gate_up: [rows, 2 * width], gate first  ->  [rows, width]
+Var swiglu(Tape& tape, const Var& gate_up);
+
+}  // namespace quern::ops

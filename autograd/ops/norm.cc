@@ -1,0 +1,50 @@
+// SPDX-License-Identifier: MIT
+#include "quern/autograd/ops/norm.h"
+
+#include "quern/autograd/kernels/rowwise.h"
+#include "quern/autograd/ops/checks.h"
+
+namespace quern::ops {
+
+Var rms_norm(Tape& tape, const Var& x, const Var& weight, double eps) {
+  const i64 rows = x.dim(0), width = x.dim(1);
+  expect_shape("rms_norm", "weight", weight.value(), {width});
+  expect_same_type("rms_norm", x.value(), weight.value());
+  Tensor y = Tensor::like(x.value());
+  Tensor rstd = Tensor::empty({rows}, x.dtype());
+  for_float_type(y, [&]<class T>() {
+    kernels::rms_norm<T>({rows, width, x.value().data<T>(), weight.value().data<T>(), eps,
+                          y.data<T>(), rstd.data<T>()});
+  });
+  return tape.record(
+      "rms_norm", {x, weight}, y,
+      [x = x.value(), w = weight.value(), rstd, rows, width](const Tensor& dy, Grads& d) {
+        for_float_type(dy, [&]<class T>() {
+          constexpr i64 kChunk = kernels::kRmsNormChunk;
+          const Tensor partial = Tensor::empty({(rows + kChunk - 1) / kChunk, width}, dy.dtype());
+          const GradTarget dx = d.wants(0) ? d.into(0) : GradTarget{};
+          const GradTarget dw = d.wants(1) ? d.into(1) : GradTarget{};
+          kernels::rms_norm_backward<T>(
+              {rows, width, x.data<T>(), w.data<T>(), rstd.data<T>(), dy.data<T>(),
+               dx.tensor.defined() ? dx.data<T>() : nullptr, dx.accumulate,
+               dw.tensor.defined() ? dw.data<T>() : nullptr, dw.accumulate, partial.data<T>()});
+        });
+      });
+}
+
+Var softmax(Tape& tape, const Var& x) {
+  const i64 rows = x.dim(0), width = x.dim(1);
+  Tensor y = Tensor::like(x.value());
+  for_float_type(y, [&]<class T>() {
+    kernels::softmax<T>({rows, width, x.value().data<T>(), y.data<T>()});
+  });
+  return tape.record("softmax", {x}, y, [y, rows, width](const Tensor& dy, Grads& d) {
+    for_float_type(dy, [&]<class T>() {
+      const GradTarget dx = d.into(0);
+      kernels::softmax_backward<T>(
+          {rows, width, y.data<T>(), dy.data<T>(), dx.data<T>(), dx.accumulate});
+    });
+  });
+}
+
+}  // namespace quern::ops

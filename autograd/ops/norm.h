@@ -1,0 +1,15 @@
+// SPDX-License-Identifier: MIT
+// Normalisation of rows.
+#pragma once
+
+#include "quern/autograd/tape.h"
+
+namespace quern::ops {
+
+// weight * x / sqrt(mean(x^2) + eps) over the last extent.   x: [rows, width];  weight: [width]
+Var rms_norm(Tape& tape, const Var& x, const Var& weight, double eps);
+
+// softmax over the last extent.   x: [rows, width]
+Var softmax(Tape& tape, const Var& x);
+
+}  // namespace quern::ops

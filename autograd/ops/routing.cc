@@ -1,0 +1,152 @@
+// SPDX-License-Identifier: MIT
+#include "quern/autograd/ops/routing.h"
+
+#include <algorithm>
+#include <limits>
+#include <numeric>
+#include <vector>
+
+#include "quern/autograd/kernels/parallel.h"
+#include "quern/autograd/ops/checks.h"
+
+namespace quern::ops {
+namespace {
+
+constexpr i64 kRowChunk = 64;
+
+// The indices of the `count` largest of values, largest first, ties to the lowest index.
+template <class T>
+void largest(std::span<const T> values, i64 count, std::span<i32> order) {
+  std::iota(order.begin(), order.end(), 0);
+  std::partial_sort(order.begin(), order.begin() + count, order.end(), [&](i32 a, i32 b) {
+    const T u = values[size_t(a)], v = values[size_t(b)];
+    return u > v || (u == v && a < b);
+  });
+}
+
+template <class T>
+void choose(std::span<const T> scores, i64 top_k, i64 n_group, i64 topk_group, i32* chosen) {
+  std::vector<i32> order(scores.size());
+  if (n_group == 1) {
+    largest<T>(scores, top_k, order);
+    std::copy_n(order.begin(), top_k, chosen);
+    return;
+  }
+  const i64 size = i64(scores.size()) / n_group;
+  std::vector<T> best, allowed(scores.size(), -std::numeric_limits<T>::infinity());
+  for (i64 g = 0; g < n_group; ++g) {
+    best.push_back(*std::max_element(&scores[size_t(g * size)], &scores[size_t(g * size)] + size));
+  }
+  std::vector<i32> groups(best.size());
+  largest<T>(best, topk_group, groups);
+  for (i64 k = 0; k < topk_group; ++k) {
+    const i64 first = groups[size_t(k)] * size;
+    std::copy_n(&scores[size_t(first)], size, &allowed[size_t(first)]);
+  }
+  largest<T>(allowed, top_k, order);
+  std::copy_n(order.begin(), top_k, chosen);
+}
+
+}  // namespace
+
+Tensor top_k_columns(const Tensor& scores, i64 top_k, i64 n_group, i64 topk_group) {
+  const i64 tokens = scores.dim(0), experts = scores.dim(1);
+  if (top_k < 1 || n_group < 1 || experts % n_group != 0 || topk_group > n_group ||
+      top_k > experts / n_group * topk_group) {
+    throw ShapeError({.what = "top_k_columns: more choices than columns, or uneven groups"});
+  }
+  const Tensor ids = Tensor::empty({tokens, top_k}, DType::i32);
+  for_float_type(scores, [&]<class T>() {
+    parallel_chunks(tokens, kRowChunk, [&](i64 begin, i64 end) {
+      for (i64 t = begin; t < end; ++t) {
+        choose<T>({scores.data<T>() + t * experts, size_t(experts)}, top_k, n_group, topk_group,
+                  ids.data<i32>() + t * top_k);
+      }
+    });
+  });
+  return ids;
+}
+
+Var gate_weights(Tape& tape, const Var& scores, const Tensor& ids, bool normalise, double scale) {
+  const i64 tokens = scores.dim(0), experts = scores.dim(1), top_k = ids.dim(1);
+  expect_shape("gate_weights", "ids", ids, {tokens, top_k});
+  Tensor w = Tensor::empty({tokens, top_k}, scores.dtype());
+  Tensor sums = Tensor::empty({tokens}, scores.dtype());
+  for_float_type(w, [&]<class T>() {
+    for (i64 t = 0; t < tokens; ++t) {
+      const T* s = scores.value().data<T>() + t * experts;
+      const i32* id = ids.data<i32>() + t * top_k;
+      T sum = T(1e-20);
+      for (i64 k = 0; k < top_k; ++k) sum += s[id[k]];
+      sums.data<T>()[t] = sum;
+      const T factor = normalise ? T(scale) / sum : T(scale);
+      for (i64 k = 0; k < top_k; ++k) w.data<T>()[t * top_k + k] = s[id[k]] * factor;
+    }
+  });
+  return tape.record(
+      "gate_weights", {scores}, w,
+      [w, sums, ids, tokens, experts, top_k, normalise, scale](const Tensor& dy, Grads& d) {
+        const GradTarget ds = d.into(0);
+        if (!ds.accumulate) ds.tensor.fill(0);
+        for_float_type(dy, [&]<class T>() {
+          for (i64 t = 0; t < tokens; ++t) {
+            const T* g = dy.data<T>() + t * top_k;
+            const T* wt = w.data<T>() + t * top_k;
+            // w_k = scale s_k / S: dL/ds_k = (scale g_k - sum_j g_j w_j) / S
+            T inner = 0;
+            for (i64 k = 0; k < top_k; ++k) inner += g[k] * wt[k];
+            for (i64 k = 0; k < top_k; ++k) {
+              const T gradient =
+                  normalise ? (T(scale) * g[k] - inner) / sums.data<T>()[t] : T(scale) * g[k];
+              ds.data<T>()[t * experts + ids.data<i32>()[t * top_k + k]] += gradient;
+            }
+          }
+        });
+      });
+}
+
+Var balance_loss(Tape& tape, const Var& scores, const Tensor& ids, i64 groups, double alpha) {
+  const i64 tokens = scores.dim(0), experts = scores.dim(1), top_k = ids.dim(1);
+  if (groups < 1 || tokens % groups != 0) throw ShapeError({.what = "balance_loss: uneven groups"});
+  const i64 size = tokens / groups;
+  // The loss is linear in the scores: coefficient[g, i] = alpha f_i / (size groups).
+  const Tensor coefficient = Tensor::zeros({groups, experts}, scores.dtype());
+  Tensor y = Tensor::empty({}, scores.dtype());
+  for_float_type(y, [&]<class T>() {
+    const double unit =
+        alpha * double(experts) / (double(top_k) * double(size) * double(size) * double(groups));
+    double loss = 0;
+    for (i64 g = 0; g < groups; ++g) {
+      std::vector<double> count(size_t(experts), 0.0), score(size_t(experts), 0.0);
+      for (i64 i = g * size * top_k; i < (g + 1) * size * top_k; ++i) {
+        count[size_t(ids.data<i32>()[i])] += 1;
+      }
+      for (i64 t = g * size; t < (g + 1) * size; ++t) {
+        const T* s = scores.value().data<T>() + t * experts;
+        for (i64 e = 0; e < experts; ++e) score[size_t(e)] += double(s[e]);
+      }
+      for (i64 e = 0; e < experts; ++e) {
+        coefficient.data<T>()[g * experts + e] = T(unit * count[size_t(e)]);
+        loss += unit * count[size_t(e)] * score[size_t(e)];
+      }
+    }
+    *y.data<T>() = T(loss);
+  });
+  return tape.record("balance_loss", {scores}, y,
+                     [coefficient, tokens, experts, size](const Tensor& dy, Grads& d) {
+                       const GradTarget ds = d.into(0);
+                       for_float_type(dy, [&]<class T>() {
+                         const T g = *dy.data<T>();
+                         parallel_chunks(tokens, kRowChunk, [&](i64 begin, i64 end) {
+                           for (i64 t = begin; t < end; ++t) {
+                             const T* c = coefficient.data<T>() + t / size * experts;
+                             T* to = ds.data<T>() + t * experts;
+                             for (i64 e = 0; e < experts; ++e)
+                               to[e] = (ds.accumulate ? to[e] : T(0)) + g * c[e];
+                           }
+                         });
+                       });
+                     });
+}
+
+}  // namespace quern::ops

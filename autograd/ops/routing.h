@@ -1,0 +1,25 @@
+// SPDX-License-Identifier: MIT
+// Choosing experts from scores, weighing them, and the loss that keeps their load even.
+#pragma once
+
+#include "quern/autograd/tape.h"
+
+namespace quern::ops {
+
+// The columns of the top_k largest scores of each row, largest first, ties to the lowest column.
+// With n_group > 1 only columns in the topk_group groups with the largest best score may be chosen;
+// groups are contiguous (device-limited routing, DeepSeek-V2, arXiv:2405.04434, section 2.2.2).
+// scores: [tokens, experts]  ->  i32 [tokens, top_k]
+Tensor top_k_columns(const Tensor& scores, i64 top_k, i64 n_group = 1, i64 topk_group = 1);
+
+// scale * scores[t, ids[t, k]], divided by the row's sum over k (plus 1e-20) where `normalise`.
+// scores: [tokens, experts];  ids: i32 [tokens, top_k]  ->  [tokens, top_k]
+Var gate_weights(Tape& tape, const Var& scores, const Tensor& ids, bool normalise, double scale);
+
+// Expert-level balance loss, alpha * sum_i f_i P_i (DeepSeek-V2, arXiv:2405.04434, eqs. 23-25), f
+// and P taken over each of `groups` equal runs of rows (the sequences), then the mean over the
+// groups. f_i = experts / (top_k T) * choices of i, a count without gradient; P_i = mean score.
+// scores: [tokens, experts], rows summing to 1;  ids: i32 [tokens, top_k]  ->  scalar
+Var balance_loss(Tape& tape, const Var& scores, const Tensor& ids, i64 groups, double alpha);
+
+}  // namespace quern::ops

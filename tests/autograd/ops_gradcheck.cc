@@ -1,0 +1,172 @@
+// SPDX-License-Identifier: MIT
+// Gradient checks in double precision: one entry for every recorded operation, and a test that
+// fails when an operation has none.
+#include <gtest/gtest.h>
+
+#include <filesystem>
+#include <fstream>
+#include <functional>
+#include <map>
+#include <memory>
+#include <regex>
+#include <set>
+#include <sstream>
+
+#include "quern/autograd/gradcheck.h"
+#include "quern/autograd/ops/elementwise.h"
+#include "quern/autograd/ops/layout.h"
+#include "quern/autograd/ops/loss.h"
+#include "quern/autograd/ops/matmul.h"
+#include "quern/autograd/ops/norm.h"
+#include "quern/autograd/ops/rope.h"
+#include "quern/autograd/ops/routing.h"
+#include "quern/autograd/ops/rows.h"
+#include "tests/support/random_tensor.h"
+
+namespace quern {
+namespace {
+
+using testing::random_tensor;
+using Inputs = std::vector<Var>;
+
+std::set<std::string>& checked() {
+  static std::set<std::string> names;
+  return names;
+}
+
+#define QUERN_GRADCHECK(op, shapes, function)                   \
+  const bool registered_##op = checked().insert(#op).second;    \
+  TEST(OpsGradcheck, op) {                                      \
+    std::vector<Tensor> inputs;                                 \
+    std::uint64_t seed = 1;                                     \
+    for (const Shape& s : std::vector<Shape> shapes) {          \
+      inputs.push_back(random_tensor(s, DType::f64, seed++));   \
+    }                                                           \
+    const GradcheckReport report = gradcheck(function, inputs); \
+    EXPECT_TRUE(registered_##op);                               \
+    EXPECT_LT(report.worst, 1e-6) << report.detail;             \
+  }
+
+Tensor ids(const Shape& shape, std::vector<i32> values) { return Tensor::from<i32>(shape, values); }
+
+QUERN_GRADCHECK(add, ({{3, 5}, {3, 5}}),
+                [](Tape& t, Inputs& in) { return ops::add(t, in[0], in[1]); })
+QUERN_GRADCHECK(mul, ({{3, 5}, {3, 5}}),
+                [](Tape& t, Inputs& in) { return ops::mul(t, in[0], in[1]); })
+QUERN_GRADCHECK(scale, ({{7}}), [](Tape& t, Inputs& in) { return ops::scale(t, in[0], -2.5); })
+QUERN_GRADCHECK(sum, ({{3, 4}}), [](Tape& t, Inputs& in) { return ops::sum(t, in[0]); })
+QUERN_GRADCHECK(swiglu, ({{3, 10}}), [](Tape& t, Inputs& in) { return ops::swiglu(t, in[0]); })
+QUERN_GRADCHECK(reshape, ({{3, 4}}), [](Tape& t, Inputs& in) {
+  return ops::reshape(t, in[0], {2, 6});
+})
+QUERN_GRADCHECK(slice_columns, ({{3, 7}}),
+                [](Tape& t, Inputs& in) { return ops::slice_columns(t, in[0], 2, 5); })
+QUERN_GRADCHECK(linear, ({{3, 5}, {4, 5}}),
+                [](Tape& t, Inputs& in) { return ops::linear(t, in[0], in[1]); })
+QUERN_GRADCHECK(grouped_linear, ({{6, 5}, {4, 3, 5}}), [](Tape& t, Inputs& in) {
+  const auto offsets = std::make_shared<const std::vector<i64>>(std::vector<i64>{0, 2, 2, 5, 6});
+  return ops::grouped_linear(t, in[0], in[1], offsets);
+})
+QUERN_GRADCHECK(rms_norm, ({{70, 5}, {5}}),
+                [](Tape& t, Inputs& in) { return ops::rms_norm(t, in[0], in[1], 1e-3); })
+QUERN_GRADCHECK(softmax, ({{3, 6}}), [](Tape& t, Inputs& in) { return ops::softmax(t, in[0]); })
+QUERN_GRADCHECK(rope, ({{4, 2, 7}}), [](Tape& t, Inputs& in) {
+  return ops::rope(t, in[0], random_tensor({9, 2}), random_tensor({9, 2}, DType::f64, 2),
+                   ids({4}, {0, 3, 8, 1}));
+})
+QUERN_GRADCHECK(embedding, ({{5, 3}}), [](Tape& t, Inputs& in) {
+  return ops::embedding(t, ids({6}, {4, 0, 4, 2, 2, 4}), in[0]);
+})
+
+const ops::RowMap kMap{ids({3, 2}, {1, 5, 0, 3, 4, 2}), ids({6}, {1, 0, 2, 1, 2, 0})};
+
+QUERN_GRADCHECK(gather_rows, ({{3, 5}}),
+                [](Tape& t, Inputs& in) { return ops::gather_rows(t, in[0], kMap); })
+QUERN_GRADCHECK(combine_rows, ({{6, 5}, {3, 2}}),
+                [](Tape& t, Inputs& in) { return ops::combine_rows(t, in[0], in[1], kMap); })
+
+Var positive(Tape& t, const Var& x) { return ops::softmax(t, x); }
+
+QUERN_GRADCHECK(gate_weights, ({{3, 6}}), [](Tape& t, Inputs& in) {
+  const Var scores = positive(t, in[0]);
+  const Tensor chosen = ids({3, 2}, {1, 5, 0, 3, 4, 2});
+  return ops::add(t, ops::gate_weights(t, scores, chosen, true, 1.5),
+                  ops::gate_weights(t, scores, chosen, false, 2.5));
+})
+QUERN_GRADCHECK(balance_loss, ({{6, 4}}), [](Tape& t, Inputs& in) {
+  const Tensor chosen = ids({6, 2}, {1, 3, 0, 3, 1, 2, 0, 1, 3, 2, 3, 1});
+  return ops::balance_loss(t, positive(t, in[0]), chosen, 2, 0.3);
+})
+QUERN_GRADCHECK(linear_cross_entropy, ({{5, 3}, {7, 3}}), [](Tape& t, Inputs& in) {
+  return ops::linear_cross_entropy(t, in[0], in[1], ids({5}, {6, 0, -100, 3, 3}), 0.25).loss;
+})
+QUERN_GRADCHECK(recompute, ({{3, 4}, {2, 4}}), [](Tape& t, Inputs& in) {
+  const auto outputs = recompute(t, {in[0], in[1]}, [](Tape& inner, std::span<const Var> x, bool) {
+    const Var y = ops::linear(inner, x[0], x[1]);
+    return std::vector<Var>{ops::softmax(inner, y), ops::sum(inner, y)};
+  });
+  return ops::add(t, ops::sum(t, ops::mul(t, outputs[0], outputs[0])), outputs[1]);
+})
+
+// The loss in chunks, with more tokens than one chunk holds, against the same tokens in two calls.
+TEST(LinearCrossEntropy, ChunksAddUp) {
+  const Tensor hidden = random_tensor({1500, 4}), head = random_tensor({6, 4});
+  Tensor labels = Tensor::empty({1500}, DType::i32);
+  for (i32 i = 0; i < 1500; ++i) labels.data<i32>()[i] = i % 6;
+  Tape whole, split;
+  const Var w1 = whole.input(head), h1 = whole.input(hidden);
+  whole.backward(ops::linear_cross_entropy(whole, h1, w1, labels, 0.5).loss);
+  const Var w2 = split.input(head), h2 = split.input(hidden.rows(0, 700)),
+            h3 = split.input(hidden.rows(700, 1500));
+  split.backward(
+      ops::add(split, ops::linear_cross_entropy(split, h2, w2, labels.rows(0, 700), 0.5).loss,
+               ops::linear_cross_entropy(split, h3, w2, labels.rows(700, 1500), 0.5).loss));
+  for (i64 i = 0; i < 24; ++i) {
+    EXPECT_NEAR(whole.grad(w1).data<double>()[i], split.grad(w2).data<double>()[i], 1e-11);
+  }
+}
+
+TEST(TopK, TiesGoToTheLowestColumnAndGroupsLimit) {
+  const std::vector<double> scores = {0.1, 0.3, 0.3, 0.1, 0.2, 0.0, 0.25, 0.25};
+  const Tensor s = Tensor::from<double>({1, 8}, scores);
+  const auto values = [](const Tensor& t) {
+    const auto v = t.span<i32>();
+    return std::vector<i32>(v.begin(), v.end());
+  };
+  EXPECT_EQ(values(ops::top_k_columns(s, 3)), (std::vector<i32>{1, 2, 6}));
+  EXPECT_EQ(values(ops::top_k_columns(s, 3, 4, 2)), (std::vector<i32>{1, 2, 0}));
+}
+
+// Forced even choices: the loss is alpha, whatever the scores sum up from (SPEC of the published
+// loss: sum_i f_i P_i = 1 at balance).
+TEST(BalanceLoss, IsAlphaAtBalance) {
+  Tape t(false);
+  const Var scores = ops::softmax(t, Var(random_tensor({4, 4})));
+  const Tensor chosen = ids({4, 2}, {0, 1, 2, 3, 0, 1, 2, 3});
+  EXPECT_NEAR(ops::balance_loss(t, scores, chosen, 2, 0.003).item(), 0.003, 1e-12);
+}
+
+// Every name passed to record() in the sources has an entry above.
+TEST(OpsGradcheck, EveryRecordedOperationHasOne) {
+  std::set<std::string> recorded;
+  for (const char* folder : {"autograd", "distributed", "layers"}) {
+    for (const auto& entry : std::filesystem::recursive_directory_iterator(folder)) {
+      if (entry.path().extension() != ".cc") continue;
+      std::ifstream file(entry.path());
+      std::stringstream text;
+      text << file.rdbuf();
+      const std::string s = text.str();
+      static const std::regex call(R"(record(?:_many)?\(\s*"([a-z_0-9]+)\")");
+      for (std::sregex_iterator it(s.begin(), s.end(), call), end; it != end; ++it) {
+        recorded.insert((*it)[1]);
+      }
+    }
+  }
+  EXPECT_GE(recorded.size(), 15u) << "run from the source folder";
+  for (const std::string& name : recorded) {
+    EXPECT_TRUE(checked().contains(name)) << name << " has no gradient check";
+  }
+}
+
+}  // namespace
+}  // namespace quern

@@ -1,0 +1,95 @@
+// SPDX-License-Identifier: MIT
+#include "quern/autograd/tape.h"
+
+#include <gtest/gtest.h>
+
+#include "quern/autograd/ops/elementwise.h"
+#include "quern/autograd/ops/matmul.h"
+#include "quern/autograd/random.h"
+#include "tests/support/random_tensor.h"
+
+namespace quern {
+namespace {
+
+using testing::random_tensor;
+
+TEST(Tape, SumsGradientsOfAVarUsedTwice) {
+  Tape tape;
+  const Var x = tape.input(Tensor::full({3}, DType::f64, 2));
+  const Var y = ops::add(tape, x, x);
+  tape.backward(ops::sum(tape, ops::mul(tape, y, x)));  // 2 x^2
+  for (const double g : tape.grad(x).span<double>()) EXPECT_EQ(g, 8);
+}
+
+TEST(Tape, PassedGradientsAreNotSharedWhenAddedTo) {
+  Tape tape;
+  const Var a = tape.input(Tensor::full({2}, DType::f64, 3));
+  const Var b = tape.input(Tensor::full({2}, DType::f64, 5));
+  const Var both = ops::add(tape, a, b);  // passes one gradient to both
+  tape.backward(ops::sum(tape, ops::add(tape, both, ops::mul(tape, a, a))));
+  EXPECT_EQ(tape.grad(a).data<double>()[0], 7);
+  EXPECT_EQ(tape.grad(b).data<double>()[0], 1);
+}
+
+TEST(Tape, ParameterGradientsOverwriteThenAdd) {
+  Parameter p("w", {2}, ParamKind::norm, DType::f64);
+  p.value.fill(3);
+  p.grad.fill(99);  // stale
+  const auto run = [&] {
+    Tape tape;
+    const Var w = tape.parameter(p);
+    tape.backward(ops::sum(tape, ops::mul(tape, w, w)));
+  };
+  p.clear_grad();
+  run();
+  EXPECT_EQ(p.grad.data<double>()[0], 6);
+  run();
+  EXPECT_EQ(p.grad.data<double>()[1], 12);
+  p.clear_grad();
+  p.settle_grad();
+  EXPECT_EQ(p.grad.data<double>()[1], 0);
+}
+
+TEST(Tape, WithoutRecordingNothingIsKept) {
+  Parameter p("w", {2, 2}, ParamKind::norm, DType::f64);
+  Tape tape(false);
+  const Var y = ops::linear(tape, Var(random_tensor({3, 2})), tape.parameter(p));
+  EXPECT_FALSE(y.requires_grad());
+}
+
+TEST(Tape, RefusesAGradientOfAnotherShape) {
+  Tape tape;
+  const Var x = tape.input(random_tensor({3}));
+  const Var y = tape.record("bad", {x}, random_tensor({3}), [](const Tensor&, Grads& d) {
+    d.pass(0, Tensor::zeros({4}, DType::f64));
+  });
+  EXPECT_THROW(tape.backward(y), ShapeError);
+}
+
+TEST(Storage, BlocksAreReused) {
+  release_cached_blocks();
+  const std::byte* first = Tensor::empty({1000, 1000}, DType::f32).bytes().data();
+  const std::byte* second = Tensor::empty({1000, 1000}, DType::f32).bytes().data();
+#ifndef __SANITIZE_ADDRESS__
+  EXPECT_EQ(first, second);
+#endif
+  EXPECT_GE(storage_stats().peak, 4'000'000u);
+}
+
+TEST(Random, DependsOnSeedPurposeAndIndexAlone) {
+  const Random a(1, "init"), b(1, "init"), c(1, "shuffle"), d(2, "init");
+  EXPECT_EQ(a.bits(5), b.bits(5));
+  EXPECT_NE(a.bits(5), c.bits(5));
+  EXPECT_NE(a.bits(5), d.bits(5));
+  double sum = 0, squares = 0;
+  for (std::uint64_t i = 0; i < 100000; ++i) {
+    const double x = a.normal(i);
+    sum += x;
+    squares += x * x;
+  }
+  EXPECT_NEAR(sum / 1e5, 0, 0.02);
+  EXPECT_NEAR(squares / 1e5, 1, 0.02);
+}
+
+}  // namespace
+}  // namespace quern
