@@ -57,6 +57,7 @@ figures() {
 }
 
 stage "packages"
+# shellcheck disable=SC2119  # its argument is optional
 install_packages
 stage "building quern"
 cmake --preset release >/dev/null
