@@ -103,6 +103,11 @@ check() {
 3500000 4500000 train/bible-*.txt
 3000000 4500000 train/austen-*.txt
 END
+  for file in train/*.txt held_out/*.txt; do
+    iconv -f UTF-8 -t UTF-8 "$file" >/dev/null 2>&1 || fail "$file is not UTF-8"
+    control=$(tr -d '\n\t\040-\176\200-\377' <"$file" | wc -c)
+    [ "$control" = 0 ] || fail "$file has $control control characters"
+  done
 }
 
 # measure FILE...: their sizes in bytes, as they are and compressed as one file, as a JSON object.
