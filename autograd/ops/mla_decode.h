@@ -1,0 +1,17 @@
+// SPDX-License-Identifier: MIT
+// Attention of new tokens over cached latents, for generation; not recorded.
+#pragma once
+
+#include "quern/autograd/tensor.h"
+
+namespace quern::ops {
+
+// The last `new tokens` of `total` cached positions attend to themselves and to what precedes them.
+// The key and value halves of kv_b are absorbed into the query and the output (DeepSeek-V2,
+// arXiv:2405.04434, appendix C), so no past key or value is rebuilt.
+//   q: [new tokens, heads, nope + rope];  latent: [total, rank];  k_rope: [total, rope]
+//   kv_b: [heads * (nope + value), rank]  ->  [new tokens, heads * value]
+Tensor mla_decode(const Tensor& q, const Tensor& latent, const Tensor& k_rope, const Tensor& kv_b,
+                  i64 nope, i64 value, double scale);
+
+}  // namespace quern::ops

@@ -1,0 +1,59 @@
+// SPDX-License-Identifier: MIT
+#include "quern/layers/block.h"
+
+#include "quern/autograd/ops/elementwise.h"
+
+namespace quern {
+namespace {
+
+std::string layer_name(i64 index) { return "model.layers." + std::to_string(index); }
+
+}  // namespace
+
+Block::Block(const ModelConfig& c, i64 index, DType dtype)
+    : input_layernorm(layer_name(index) + ".input_layernorm", c.hidden_size, c.rms_norm_eps, dtype),
+      self_attn(c, layer_name(index) + ".self_attn", dtype),
+      post_attention_layernorm(layer_name(index) + ".post_attention_layernorm", c.hidden_size,
+                               c.rms_norm_eps, dtype) {
+  const std::string name = layer_name(index) + ".mlp";
+  if (is_moe_layer(c, index)) {
+    moe.emplace(c, name, dtype);
+  } else {
+    dense.emplace(name, c.hidden_size, c.intermediate_size, ParamKind::dense_ffn, dtype);
+  }
+}
+
+BlockOutput Block::feed_forward(Tape& tape, const Var& a, i64 sequences) const {
+  const Var h = post_attention_layernorm.forward(tape, a);
+  if (dense) {
+    const Var f = dense->forward(tape, h);
+    return {ops::add(tape, a, f), Var(Tensor::zeros({}, a.dtype())), std::nullopt, {}, f.value()};
+  }
+  MoeOutput out = moe->forward(tape, h, sequences);
+  return {ops::add(tape, a, out.y), out.aux_loss, std::move(out.stats), {}, out.y.value()};
+}
+
+BlockOutput Block::forward(Tape& tape, const Var& x, const AttentionContext& context) const {
+  const Var attended = self_attn.forward(tape, input_layernorm.forward(tape, x), context);
+  BlockOutput out = feed_forward(tape, ops::add(tape, x, attended), context.batch);
+  out.attn_out = attended.value();
+  return out;
+}
+
+Tensor Block::decode(const Tensor& x, const AttentionContext& context, KvCache::Layer& cache,
+                     i64 past) const {
+  Tape silent(false);
+  const Tensor h = input_layernorm.forward(silent, Var(x)).value();
+  const Var a = ops::add(silent, Var(x), Var(self_attn.decode(h, context, cache, past)));
+  return feed_forward(silent, a, 1).y.value();
+}
+
+void Block::visit(const ParamVisitor& visitor) {
+  input_layernorm.visit(visitor);
+  self_attn.visit(visitor);
+  post_attention_layernorm.visit(visitor);
+  if (dense) dense->visit(visitor);
+  if (moe) moe->visit(visitor);
+}
+
+}  // namespace quern

@@ -1,0 +1,99 @@
+// SPDX-License-Identifier: MIT
+// The shape of a model: one flat struct with the names of Hugging Face's config.json, its checks,
+// and what follows from it by arithmetic alone (parameters, FLOPs).
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <string>
+
+namespace quern {
+
+// Context extension by YaRN, as DeepSeek-V2 uses it; config.json calls it rope_scaling.
+struct YarnConfig {
+  double factor = 1.0;
+  std::int64_t original_max_position_embeddings = 4096;
+  double beta_fast = 32.0;
+  double beta_slow = 1.0;
+  double mscale = 1.0;
+  double mscale_all_dim = 0.0;
+
+  bool operator==(const YarnConfig&) const = default;
+};
+
+// Defaults are the `tiny` shape of the benchmarks; what is not a size has the value of DeepSeek-V2.
+struct ModelConfig {
+  std::int64_t vocab_size = 8192;
+  std::int64_t hidden_size = 256;
+  std::int64_t intermediate_size = 640;      // width of dense FFNs
+  std::int64_t moe_intermediate_size = 128;  // width of one expert
+  std::int64_t num_hidden_layers = 6;
+
+  std::int64_t num_attention_heads = 4;
+  std::int64_t q_lora_rank = 0;  // 0: queries are not compressed (null in config.json)
+  std::int64_t kv_lora_rank = 64;
+  std::int64_t qk_nope_head_dim = 32;
+  std::int64_t qk_rope_head_dim = 16;
+  std::int64_t v_head_dim = 32;
+
+  std::int64_t n_routed_experts = 16;  // 0: a dense model
+  std::int64_t n_shared_experts = 1;
+  std::int64_t num_experts_per_tok = 4;
+  std::int64_t n_group = 1;
+  std::int64_t topk_group = 1;
+  std::string topk_method = "greedy";  // or "group_limited_greedy"
+  std::string scoring_func = "softmax";
+  bool norm_topk_prob = false;
+  double routed_scaling_factor = 1.0;
+  std::int64_t first_k_dense_replace = 1;
+  std::int64_t moe_layer_freq = 1;
+  double aux_loss_alpha = 0.001;
+  bool seq_aux = true;  // balance each sequence; false: the whole batch
+
+  double rms_norm_eps = 1e-6;
+  double rope_theta = 10000.0;
+  std::optional<YarnConfig> rope_scaling;
+  std::int64_t max_position_embeddings = 2048;
+  double initializer_range = 0.02;
+  // Standard deviation of embed_tokens at the start. Ours, not Hugging Face's: embeddings as small
+  // as the weights leave hidden states sharing one direction, and an untrained router then sends
+  // nearly every token to the same experts.
+  double embedding_init_std = 1.0;
+  bool tie_word_embeddings = false;
+  std::int64_t bos_token_id = -1;  // -1: none
+  std::int64_t eos_token_id = -1;
+
+  bool operator==(const ModelConfig&) const = default;
+};
+
+// Throws ConfigError, whose key is the field ("model.num_experts_per_tok"), at the first value that
+// cannot be used. Afterwards no product of sizes, in parameters or bytes, overflows 64 bits.
+void validate(const ModelConfig& config);
+
+// Whether layer `index` routes tokens to experts; the others have a dense FFN.
+bool is_moe_layer(const ModelConfig& config, std::int64_t index);
+
+// Parameters by kind; the kinds add up to `total`. Papers use three meanings of "active for one
+// token"; all three are here. A tied head counts in `embedding`, and `head` is then 0.
+struct ParameterCount {
+  std::int64_t embedding = 0;
+  std::int64_t head = 0;
+  std::int64_t attention = 0;  // the matrices of MLA
+  std::int64_t dense_ffn = 0;
+  std::int64_t shared_experts = 0;
+  std::int64_t routed_experts = 0;
+  std::int64_t router = 0;
+  std::int64_t norms = 0;  // all RMSNorm gains, those of the latents included
+  std::int64_t total = 0;
+
+  std::int64_t active = 0;                          // with both embedding tables
+  std::int64_t active_without_input_embedding = 0;  // the head is counted, also when tied
+  std::int64_t active_without_embeddings = 0;
+};
+ParameterCount count_parameters(const ModelConfig& config);
+
+// Floating-point operations of training (forward and backward) per token, at sequence length `seq`:
+// 6 x (active parameters and head) + causal attention, 3 x layers x seq x heads x (qk + v dims).
+double flops_per_token(const ModelConfig& config, std::int64_t seq);
+
+}  // namespace quern

@@ -1,0 +1,41 @@
+// SPDX-License-Identifier: MIT
+// The two layers that are one parameter and one operation.
+#pragma once
+
+#include "quern/autograd/ops/matmul.h"
+#include "quern/autograd/ops/norm.h"
+
+namespace quern {
+
+// y = x W^T, without bias.   x: [tokens, in]  ->  [tokens, out];  weight: [out, in]
+struct Linear {
+  Linear() = default;
+  Linear(const std::string& name, i64 in, i64 out, ParamKind kind, DType dtype)
+      : weight(name + ".weight", {out, in}, kind, dtype) {}
+
+  Var forward(Tape& tape, const Var& x) const {
+    return ops::linear(tape, x, tape.parameter(weight));
+  }
+  void visit(const ParamVisitor& visitor) { visitor(weight); }
+
+  mutable Parameter weight;  // a tape adds to its gradient
+};
+
+// y = g * x / sqrt(mean(x^2) + eps)   (RMSNorm, arXiv:1910.07467, eq. 4); gains start at 1.
+struct RmsNorm {
+  RmsNorm() = default;
+  RmsNorm(const std::string& name, i64 width, double eps, DType dtype)
+      : weight(name + ".weight", {width}, ParamKind::norm, dtype), eps(eps) {
+    weight.value.fill(1);
+  }
+
+  Var forward(Tape& tape, const Var& x) const {
+    return ops::rms_norm(tape, x, tape.parameter(weight), eps);
+  }
+  void visit(const ParamVisitor& visitor) { visitor(weight); }
+
+  mutable Parameter weight;
+  double eps = 1e-6;
+};
+
+}  // namespace quern

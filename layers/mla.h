@@ -1,0 +1,57 @@
+// SPDX-License-Identifier: MIT
+// Multi-head latent attention.
+#pragma once
+
+#include "quern/layers/kv_cache.h"
+#include "quern/layers/linear.h"
+#include "quern/layers/rope.h"
+
+namespace quern {
+
+// What attention needs to know of a batch besides the hidden states.
+struct AttentionContext {
+  i64 batch = 1, seq = 1;
+  Tensor positions;  // i32 [batch * seq]
+  Tensor first_key;  // i32 [batch, seq] or nothing: where each position's document begins
+  RopeTable rope;
+};
+
+// Multi-head latent attention (DeepSeek-V2, arXiv:2405.04434, eqs. 9-19 and appendix C).
+// Keys and values are rebuilt from one latent vector per token, of width kv_lora_rank; the
+// rotary part of the key is shared by all heads.
+struct Mla {
+  Mla(const ModelConfig& config, const std::string& name, DType dtype);
+
+  // x: [tokens, hidden_size] -> [tokens, hidden_size], with tokens = batch * seq
+  Var forward(Tape& tape, const Var& x, const AttentionContext& context) const;
+
+  // The same for new tokens of one sequence that continue those in the cache; appends them to
+  // `layer`, whose first `past` rows are filled. Weights are absorbed (appendix C), nothing is
+  // recorded.   x: [new tokens, hidden_size]
+  Tensor decode(const Tensor& x, const AttentionContext& context, KvCache::Layer& layer,
+                i64 past) const;
+
+  void visit(const ParamVisitor& visitor);
+
+  i64 heads, nope, rope_dim, value, latent;
+  double scale;
+  bool compress_queries;
+  Linear q_proj;              // hidden_size -> heads * (nope + rope), or the three below
+  Linear q_a_proj;            // hidden_size -> q_lora_rank
+  RmsNorm q_a_layernorm;      // the norms of the latents have eps 1e-6 whatever rms_norm_eps says
+  Linear q_b_proj;            // q_lora_rank -> heads * (nope + rope)
+  Linear kv_a_proj_with_mqa;  // hidden_size -> kv_lora_rank + rope
+  RmsNorm kv_a_layernorm;
+  Linear kv_b_proj;  // kv_lora_rank -> heads * (nope + value)
+  Linear o_proj;     // heads * value -> hidden_size
+
+ private:
+  Var queries(Tape& tape, const Var& x, const AttentionContext& context) const;
+  struct KeyParts {
+    Var latent;  // [tokens, kv_lora_rank], normed
+    Var k_rope;  // [tokens, 1, rope], rotated
+  };
+  KeyParts key_parts(Tape& tape, const Var& x, const AttentionContext& context) const;
+};
+
+}  // namespace quern

@@ -1,0 +1,118 @@
+// SPDX-License-Identifier: MIT
+#include "quern/layers/model.h"
+
+#include <algorithm>
+#include <bit>
+
+#include "quern/autograd/ops/elementwise.h"
+#include "quern/autograd/ops/matmul.h"
+#include "quern/autograd/ops/rows.h"
+#include "quern/autograd/random.h"
+
+namespace quern {
+
+Model::Model(const ModelConfig& c, DType type)
+    : config(c),
+      dtype(type),
+      embed_tokens("model.embed_tokens.weight", {c.vocab_size, c.hidden_size}, ParamKind::embedding,
+                   type),
+      norm("model.norm", c.hidden_size, c.rms_norm_eps, type) {
+  for (i64 i = 0; i < c.num_hidden_layers; ++i) layers.emplace_back(c, i, type);
+  if (!c.tie_word_embeddings) {
+    lm_head = Parameter("lm_head.weight", {c.vocab_size, c.hidden_size}, ParamKind::head, type);
+  }
+}
+
+AttentionContext Model::context_for(i64 batch, i64 seq, i64 past) const {
+  const i64 positions = past + seq;
+  if (!rope_.cos.defined() || rope_.cos.dim(0) < positions) {
+    rope_ = RopeTable(config, i64(std::bit_ceil(std::uint64_t(positions))), dtype);
+  }
+  AttentionContext context{batch, seq, Tensor::empty({batch * seq}, DType::i32), {}, rope_};
+  for (i64 t = 0; t < batch * seq; ++t) {
+    context.positions.data<i32>()[t] = i32(past + t % seq);
+  }
+  return context;
+}
+
+ModelOutput Model::forward(Tape& tape, const Tensor& ids, const Tensor& first_key,
+                           const ForwardOptions& options) const {
+  const i64 batch = ids.dim(0), seq = ids.dim(1);
+  AttentionContext context = context_for(batch, seq, 0);
+  context.first_key = first_key;
+  ModelOutput out;
+  out.aux_loss = Var(Tensor::zeros({}, dtype));
+  Var x = ops::embedding(tape, ids.reshape({batch * seq}), tape.parameter(embed_tokens));
+  for (const Block& layer : layers) {
+    std::optional<RouterStats> router;
+    LayerTrace trace{x.value(), {}, {}};
+    const auto segment = [&layer, context](Tape& t, const Var& in) {
+      return layer.forward(t, in, context);
+    };
+    Var y, aux;
+    if (options.recompute) {
+      // What the first run says of the router is kept; the run in backward repeats the arithmetic.
+      const auto outputs =
+          recompute(tape, {x}, [segment, &router](Tape& t, std::span<const Var> in, bool first) {
+            BlockOutput b = segment(t, in[0]);
+            if (first) router = std::move(b.router);
+            return std::vector<Var>{b.y, b.aux_loss};
+          });
+      y = outputs[0];
+      aux = outputs[1];
+    } else {
+      BlockOutput b = segment(tape, x);
+      router = std::move(b.router);
+      trace.attn_out = b.attn_out;
+      trace.mlp_out = b.mlp_out;
+      y = b.y;
+      aux = b.aux_loss;
+    }
+    if (router) {
+      if (!options.trace) router->logits = router->expert_ids = router->weights = {};
+      out.router.push_back(std::move(*router));
+      out.aux_loss = ops::add(tape, out.aux_loss, aux);
+    }
+    if (options.trace) out.trace.push_back(std::move(trace));
+    x = y;
+  }
+  if (options.trace) out.last_hidden = x.value();
+  out.hidden = norm.forward(tape, x);
+  return out;
+}
+
+Tensor Model::decode(const Tensor& ids, KvCache& cache) const {
+  const i64 tokens = ids.dim(0);
+  if (cache.tokens + tokens > cache.max_tokens) {
+    throw ConfigError({.what = "more tokens than the cache holds",
+                       .expected = "at most " + std::to_string(cache.max_tokens),
+                       .actual = std::to_string(cache.tokens + tokens)});
+  }
+  const AttentionContext context = context_for(1, tokens, cache.tokens);
+  Tape silent(false);
+  Tensor x = ops::embedding(silent, ids, silent.parameter(embed_tokens)).value();
+  for (size_t i = 0; i < layers.size(); ++i) {
+    x = layers[i].decode(x, context, cache.layers[i], cache.tokens);
+  }
+  cache.tokens += tokens;
+  const Var last = norm.forward(silent, Var(x.rows(tokens - 1, tokens)));
+  return ops::linear(silent, last, silent.parameter(head())).value().reshape({config.vocab_size});
+}
+
+void Model::visit(const ParamVisitor& visitor) {
+  visitor(embed_tokens);
+  for (Block& layer : layers) layer.visit(visitor);
+  norm.visit(visitor);
+  if (!config.tie_word_embeddings) visitor(lm_head);
+}
+
+void Model::initialise(std::uint64_t seed) {
+  visit([&](Parameter& p) {
+    if (p.kind == ParamKind::norm) return p.value.fill(1);
+    const double std =
+        p.kind == ParamKind::embedding ? config.embedding_init_std : config.initializer_range;
+    fill_normal(p.value, Random(seed, "init/" + p.name), std);
+  });
+}
+
+}  // namespace quern

@@ -1,0 +1,62 @@
+// SPDX-License-Identifier: MIT
+// The whole decoder: embedding, layers, final norm and head.
+#pragma once
+
+#include <vector>
+
+#include "quern/layers/block.h"
+
+namespace quern {
+
+struct ForwardOptions {
+  bool recompute = false;  // keep only each layer's input, run layers again in backward
+  bool trace = false;      // keep every intermediate value, for comparison with a reference
+};
+
+struct LayerTrace {
+  Tensor hidden, attn_out, mlp_out;  // [tokens, hidden]; hidden is the layer's input
+};
+
+struct ModelOutput {
+  Var hidden;                       // [tokens, hidden_size], after the final norm
+  Var aux_loss;                     // scalar: the sum over layers
+  std::vector<RouterStats> router;  // one for each MoE layer
+  std::vector<LayerTrace> trace;
+  Tensor last_hidden;  // with `trace`: before the final norm
+};
+
+// A DeepSeek-V2 model (arXiv:2405.04434, section 2). Parameters have their Hugging Face names.
+struct Model {
+  explicit Model(const ModelConfig& config, DType dtype = DType::f32);
+
+  // ids: i32 [batch, seq];  first_key: i32 [batch, seq] or nothing (see Attention in kernels)
+  // Throws DataError on an id outside the vocabulary.
+  ModelOutput forward(Tape& tape, const Tensor& ids, const Tensor& first_key = {},
+                      const ForwardOptions& options = {}) const;
+
+  // Logits after the last of the new tokens, which are appended to the cache.
+  // ids: i32 [new tokens]  ->  [vocab_size]. Throws ConfigError when the cache is full.
+  Tensor decode(const Tensor& ids, KvCache& cache) const;
+
+  // The matrix of the output head: lm_head, or the embedding when tied.
+  Parameter& head() const { return config.tie_word_embeddings ? embed_tokens : lm_head; }
+
+  void visit(const ParamVisitor& visitor);
+
+  // Weights ~ N(0, initializer_range^2), embeddings ~ N(0, embedding_init_std^2), gains 1; each
+  // value depends on (seed, parameter name, index) alone.
+  void initialise(std::uint64_t seed);
+
+  ModelConfig config;
+  DType dtype;
+  mutable Parameter embed_tokens;  // [vocab_size, hidden_size]
+  std::vector<Block> layers;
+  RmsNorm norm;
+  mutable Parameter lm_head;  // [vocab_size, hidden_size]; nothing when tied
+
+ private:
+  AttentionContext context_for(i64 batch, i64 seq, i64 past) const;
+  mutable RopeTable rope_;
+};
+
+}  // namespace quern

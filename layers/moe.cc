@@ -1,0 +1,71 @@
+// SPDX-License-Identifier: MIT
+#include "quern/layers/moe.h"
+
+#include "quern/autograd/ops/elementwise.h"
+#include "quern/autograd/ops/routing.h"
+
+namespace quern {
+
+Moe::Moe(const ModelConfig& c, const std::string& name, DType dtype)
+    : top_k(c.num_experts_per_tok),
+      n_group(c.topk_method == "group_limited_greedy" ? c.n_group : 1),
+      topk_group(c.topk_method == "group_limited_greedy" ? c.topk_group : 1),
+      normalise(c.norm_topk_prob && c.num_experts_per_tok > 1),
+      seq_aux(c.seq_aux),
+      // The published V2 code does not scale weights that it normalises.
+      scaling(normalise ? 1.0 : c.routed_scaling_factor),
+      alpha(c.aux_loss_alpha),
+      gate(name + ".gate", c.hidden_size, c.n_routed_experts, ParamKind::router, dtype),
+      gate_up(name + ".experts.gate_up",
+              {c.n_routed_experts, 2 * c.moe_intermediate_size, c.hidden_size},
+              ParamKind::routed_expert, dtype),
+      down(name + ".experts.down", {c.n_routed_experts, c.hidden_size, c.moe_intermediate_size},
+           ParamKind::routed_expert, dtype),
+      dispatcher(c.n_routed_experts) {
+  const i64 width = c.moe_intermediate_size, size = width * c.hidden_size;
+  for (i64 e = 0; e < c.n_routed_experts; ++e) {
+    const std::string expert = name + ".experts." + std::to_string(e);
+    slices.push_back(
+        gate_up.slice(expert + ".gate_proj.weight", 2 * e * size, {width, c.hidden_size}));
+    slices.push_back(
+        gate_up.slice(expert + ".up_proj.weight", (2 * e + 1) * size, {width, c.hidden_size}));
+    slices.push_back(down.slice(expert + ".down_proj.weight", e * size, {c.hidden_size, width}));
+  }
+  if (c.n_shared_experts > 0) {
+    shared_experts.emplace(name + ".shared_experts", c.hidden_size, c.n_shared_experts * width,
+                           ParamKind::shared_expert, dtype);
+  }
+}
+
+MoeOutput Moe::forward(Tape& tape, const Var& x, i64 sequences) const {
+  const Var logits = gate.forward(tape, x);       // [tokens, experts]
+  const Var scores = ops::softmax(tape, logits);  // [tokens, experts]
+  const Tensor ids = ops::top_k_columns(scores.value(), top_k, n_group, topk_group);
+  const Var weights = ops::gate_weights(tape, scores, ids, normalise, scaling);  // [tokens, top_k]
+
+  const Dispatched sent = dispatcher.dispatch(tape, x, ids);  // rows: [tokens * top_k, hidden]
+  const Var gate_and_up =
+      ops::grouped_linear(tape, sent.rows, tape.parameter(gate_up), sent.offsets);
+  const Var inner = ops::swiglu(tape, gate_and_up);  // [tokens * top_k, width]
+  const Var rows = ops::grouped_linear(tape, inner, tape.parameter(down), sent.offsets);
+  Var y = dispatcher.combine(tape, rows, weights, sent);  // [tokens, hidden]
+  if (shared_experts) y = ops::add(tape, y, shared_experts->forward(tape, x));
+
+  MoeOutput out{y, ops::balance_loss(tape, scores, ids, seq_aux ? sequences : 1, alpha), {}};
+  for (size_t e = 0; e + 1 < sent.offsets->size(); ++e) {
+    out.stats.load.push_back((*sent.offsets)[e + 1] - (*sent.offsets)[e]);
+  }
+  out.stats.aux_loss = out.aux_loss.item();
+  out.stats.logits = logits.value();
+  out.stats.expert_ids = ids;
+  out.stats.weights = weights.value();
+  return out;
+}
+
+void Moe::visit(const ParamVisitor& visitor) {
+  gate.visit(visitor);
+  for (Parameter& p : slices) visitor(p);
+  if (shared_experts) shared_experts->visit(visitor);
+}
+
+}  // namespace quern

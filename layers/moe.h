@@ -1,0 +1,50 @@
+// SPDX-License-Identifier: MIT
+// The DeepSeekMoE layer: fine-grained routed experts beside shared ones.
+#pragma once
+
+#include <optional>
+#include <vector>
+
+#include "quern/distributed/token_dispatcher.h"
+#include "quern/layers/config.h"
+#include "quern/layers/mlp.h"
+
+namespace quern {
+
+// What the router of one layer did with a batch.
+struct RouterStats {
+  std::vector<i64> load;  // tokens sent to each expert
+  double aux_loss = 0;    // the layer's share of the auxiliary loss
+  Tensor logits;          // [tokens, experts]
+  Tensor expert_ids;      // i32 [tokens, top_k]
+  Tensor weights;         // [tokens, top_k]
+};
+
+struct MoeOutput {
+  Var y;         // [tokens, hidden]
+  Var aux_loss;  // scalar, already times aux_loss_alpha: the mean over the batch's sequences
+  RouterStats stats;
+};
+
+// y = sum of shared experts + sum over the chosen of weight * expert(x)
+// (DeepSeekMoE, arXiv:2401.06066, eqs. 9-11; DeepSeek-V2, arXiv:2405.04434, eqs. 20-25).
+// Local experts' weights are stacked for the grouped products and visited by global index.
+struct Moe {
+  Moe(const ModelConfig& config, const std::string& name, DType dtype);
+
+  // x: [tokens, hidden], tokens = sequences * seq
+  MoeOutput forward(Tape& tape, const Var& x, i64 sequences) const;
+  void visit(const ParamVisitor& visitor);
+
+  i64 top_k, n_group, topk_group;
+  bool normalise, seq_aux;
+  double scaling, alpha;
+  Linear gate;                        // hidden -> experts, without bias
+  mutable Parameter gate_up;          // [experts, 2 * width, hidden]
+  mutable Parameter down;             // [experts, hidden, width]
+  std::vector<Parameter> slices;      // gate_proj, up_proj, down_proj of every expert
+  std::optional<Mlp> shared_experts;  // one network as wide as all of them
+  TokenDispatcher dispatcher;
+};
+
+}  // namespace quern
