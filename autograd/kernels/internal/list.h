@@ -2,9 +2,14 @@
 // The one list of kernels that exist once for each instruction set: X(function, its arguments).
 #pragma once
 
+#include "quern/autograd/kernels/attention.h"
 #include "quern/autograd/kernels/gemm.h"
 #include "quern/autograd/kernels/rows.h"
 #include "quern/autograd/kernels/rowwise.h"
+
+#define QUERN_ATTENTION_KERNELS(X) \
+  X(attention, Attention)          \
+  X(attention_backward, AttentionBackward)
 
 #define QUERN_GEMM_KERNELS(X)  \
   X(gemm, Gemm)                \
@@ -28,6 +33,7 @@
   X(scatter_add_rows, ScatterAddRows)
 
 #define QUERN_ALL_KERNELS(X) \
+  QUERN_ATTENTION_KERNELS(X) \
   QUERN_GEMM_KERNELS(X)      \
   QUERN_ROWWISE_KERNELS(X)   \
   QUERN_ROWS_KERNELS(X)

@@ -1,0 +1,195 @@
+// SPDX-License-Identifier: MIT
+// Compiled once for each tier; see internal/tier.h. A task is one head of one sequence, so whatever
+// it sums is summed in the order of its query blocks. It takes one piece of the heap, linear in the
+// length of the sequence (one, because the allocator then keeps it from task to task).
+#include "quern/autograd/kernels/attention.h"
+
+#include <math.h>
+
+#include "quern/autograd/kernels/internal/block_product.h"
+#include "quern/autograd/kernels/internal/tier.h"
+#include "quern/autograd/kernels/parallel.h"
+
+namespace quern::kernels::QUERN_TIER {
+namespace {
+
+constexpr i64 kBlock = 64;  // queries taken together
+
+template <class T>
+using Array = Eigen::Array<T, Eigen::Dynamic, 1>;
+
+template <class T>
+Eigen::Map<Array<T>> row(T* x, i64 n) {
+  return {x, n};
+}
+template <class T>
+Eigen::Map<const Array<T>> row(const T* x, i64 n) {
+  return {x, n};
+}
+
+// Queries [begin, end) of a sequence; all keys that any of them sees are in [first_key, end).
+struct Block {
+  i64 begin, end, first_key;
+  i64 queries() const { return end - begin; }
+  i64 keys() const { return end - first_key; }
+};
+
+// One head of one sequence: offsets of its rows in the arrays of Attention, and from row to row.
+template <class T>
+struct Head {
+  Head(const Attention<T>& args, i64 task)
+      : a(args), first_token(task / args.heads * args.seq), head(task % args.heads) {}
+
+  i64 key_dim() const { return a.nope + a.rope; }
+  i64 q_step() const { return a.heads * key_dim(); }
+  i64 kv_step() const { return a.heads * (a.nope + a.value); }
+  i64 out_step() const { return a.heads * a.value; }
+  i64 q_at(i64 i) const { return (first_token + i) * q_step() + head * key_dim(); }
+  i64 kv_at(i64 i) const { return (first_token + i) * kv_step() + head * (a.nope + a.value); }
+  i64 value_at(i64 i) const { return kv_at(i) + a.nope; }
+  i64 out_at(i64 i) const { return (first_token + i) * out_step() + head * a.value; }
+  i64 k_rope_at(i64 i) const { return (first_token + i) * a.rope; }
+  i64 log_sum_exp_at(i64 i) const { return first_token * a.heads + head * a.seq + i; }
+  i64 first_key(i64 i) const { return a.first_key ? a.first_key[first_token + i] : 0; }
+
+  Block block(i64 begin) const {
+    Block block{begin, begin + kBlock < a.seq ? begin + kBlock : a.seq, begin};
+    for (i64 i = begin; i < block.end; ++i) {
+      if (first_key(i) < block.first_key) block.first_key = first_key(i);
+    }
+    return block;
+  }
+
+  // keys: [seq, nope + rope], both parts of each key side by side
+  void gather_keys(T* keys) const {
+    for (i64 j = 0; j < a.seq; ++j) {
+      row(keys + j * key_dim(), a.nope) = row(a.kv + kv_at(j), a.nope);
+      row(keys + j * key_dim() + a.nope, a.rope) = row(a.k_rope + k_rope_at(j), a.rope);
+    }
+  }
+
+  // s: [queries, keys] of the block. Those that are masked are computed too, and never read.
+  void scores(const Block& block, const T* keys, T* s) const {
+    block_product<T>(block.queries(), block.keys(), key_dim(), T(a.scale), a.q + q_at(block.begin),
+                     q_step(), false, keys + block.first_key * key_dim(), key_dim(), true, s,
+                     block.keys(), false);
+  }
+
+  const Attention<T>& a;
+  i64 first_token, head;
+};
+
+// Zeroes what query i of the block does not see in its row; f(visible part, its first column).
+template <class T, class F>
+void over_visible(const Head<T>& head, const Block& block, i64 i, T* s, F&& f) {
+  const i64 begin = head.first_key(i) - block.first_key, end = i + 1 - block.first_key;
+  T* r = s + (i - block.begin) * block.keys();
+  row(r, begin).setZero();
+  row(r + end, block.keys() - end).setZero();
+  f(row(r + begin, end - begin), begin);
+}
+
+template <class T>
+void forward_block(const Head<T>& head, const Block& block, const T* keys, T* s) {
+  const Attention<T>& a = head.a;
+  T inverse_sum[kBlock];
+  head.scores(block, keys, s);
+  for (i64 i = block.begin; i < block.end; ++i) {
+    over_visible(head, block, i, s, [&](auto p, i64) {
+      const T largest = p.maxCoeff();
+      p = (p - largest).exp();
+      const T sum = p.sum();
+      a.log_sum_exp[head.log_sum_exp_at(i)] = largest + T(log(double(sum)));
+      inverse_sum[i - block.begin] = T(1) / sum;
+    });
+  }
+  block_product<T>(block.queries(), a.value, block.keys(), T(1), s, block.keys(), false,
+                   a.kv + head.value_at(block.first_key), head.kv_step(), false,
+                   a.out + head.out_at(block.begin), head.out_step(), false);
+  for (i64 i = block.begin; i < block.end; ++i) {
+    row(a.out + head.out_at(i), a.value) *= inverse_sum[i - block.begin];
+  }
+}
+
+// p and ds: [queries, keys] scratch. dkeys: [seq, nope + rope], added to, as are the values' part
+// of dkv.
+template <class T>
+void backward_block(const AttentionBackward<T>& b, const Head<T>& head, const Block& block,
+                    const T* keys, T* dkeys, T* p, T* ds) {
+  const Attention<T>& a = b.forward;
+  const i64 queries = block.queries(), n = block.keys(), key_dim = head.key_dim();
+  const T* dout = b.dout + head.out_at(block.begin);
+  head.scores(block, keys, p);
+  block_product<T>(queries, n, a.value, T(1), dout, head.out_step(), false,
+                   a.kv + head.value_at(block.first_key), head.kv_step(), true, ds, n, false);
+  for (i64 i = block.begin; i < block.end; ++i) {
+    const T delta =
+        (row(b.dout + head.out_at(i), a.value) * row(a.out + head.out_at(i), a.value)).sum();
+    const T log_sum_exp = a.log_sum_exp[head.log_sum_exp_at(i)];
+    over_visible(head, block, i, p,
+                 [&](auto visible, i64) { visible = (visible - log_sum_exp).exp(); });
+    over_visible(head, block, i, ds, [&](auto visible, i64 column) {
+      visible = (visible - delta) * row(p + (i - block.begin) * n + column, visible.size());
+    });
+  }
+  block_product<T>(n, a.value, queries, T(1), p, n, true, dout, head.out_step(), false,
+                   b.dkv + head.value_at(block.first_key), head.kv_step(), true);
+  block_product<T>(queries, key_dim, n, T(a.scale), ds, n, false, keys + block.first_key * key_dim,
+                   key_dim, false, b.dq + head.q_at(block.begin), head.q_step(), b.add_dq);
+  block_product<T>(n, key_dim, queries, T(a.scale), ds, n, true, a.q + head.q_at(block.begin),
+                   head.q_step(), false, dkeys + block.first_key * key_dim, key_dim, true);
+}
+
+template <class T>
+void backward_head(const AttentionBackward<T>& b, i64 task) {
+  const Attention<T>& a = b.forward;
+  const Head<T> head(a, task);
+  const i64 key_dim = head.key_dim(), all_keys = a.seq * key_dim;
+  Array<T> scratch(2 * all_keys + 2 * kBlock * a.seq);
+  T *keys = scratch.data(), *dkeys = keys + all_keys, *p = dkeys + all_keys;
+  head.gather_keys(keys);
+  row(dkeys, all_keys).setZero();
+  if (!b.add_dkv) {
+    for (i64 j = 0; j < a.seq; ++j) row(b.dkv + head.kv_at(j), a.nope + a.value).setZero();
+  }
+  for (i64 begin = 0; begin < a.seq; begin += kBlock) {
+    backward_block(b, head, head.block(begin), keys, dkeys, p, p + kBlock * a.seq);
+  }
+  const i64 tokens = a.batch * a.seq;
+  for (i64 j = 0; j < a.seq; ++j) {
+    row(b.dkv + head.kv_at(j), a.nope) += row(dkeys + j * key_dim, a.nope);
+    row(b.dk_rope_heads + head.head * tokens * a.rope + head.k_rope_at(j), a.rope) =
+        row(dkeys + j * key_dim + a.nope, a.rope);
+  }
+}
+
+}  // namespace
+
+template <class T>
+void attention(const Attention<T>& a) {
+  parallel_for(a.batch * a.heads, [&](i64 task) {
+    const Head<T> head(a, task);
+    const i64 all_keys = a.seq * head.key_dim();
+    Array<T> scratch(all_keys + kBlock * a.seq);
+    head.gather_keys(scratch.data());
+    for (i64 begin = 0; begin < a.seq; begin += kBlock) {
+      forward_block(head, head.block(begin), scratch.data(), scratch.data() + all_keys);
+    }
+  });
+}
+
+template <class T>
+void attention_backward(const AttentionBackward<T>& b) {
+  const Attention<T>& a = b.forward;
+  parallel_for(a.batch * a.heads, [&](i64 task) { backward_head(b, task); });
+  const i64 n = a.batch * a.seq * a.rope;
+  parallel_chunks(n, 4096, [&](i64 begin, i64 end) {
+    auto sum = row(b.dk_rope + begin, end - begin);
+    if (!b.add_dk_rope) sum.setZero();
+    for (i64 h = 0; h < a.heads; ++h) sum += row(b.dk_rope_heads + h * n + begin, end - begin);
+  });
+}
+
+QUERN_ATTENTION_KERNELS(QUERN_INSTANTIATE)
+
+}  // namespace quern::kernels::QUERN_TIER
