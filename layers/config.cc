@@ -1,0 +1,188 @@
+// SPDX-License-Identifier: MIT
+// Checks a ModelConfig and counts what it implies.
+#include "quern/layers/config.h"
+
+#include <string>
+
+#include "quern/autograd/error.h"
+#include "quern/layers/internal/check_range.h"
+
+namespace quern {
+namespace {
+
+// Upper bounds of single sizes. The largest product, bytes of routed experts with optimizer state
+// (16 bytes a parameter), stays below 2^63: 16 * 3 * 2^16 * 2^17 * 2^14 * 2^10 = 1.5 * 2^62.
+constexpr std::int64_t kMaxVocab = 1 << 24;
+constexpr std::int64_t kMaxHidden = 1 << 16;
+constexpr std::int64_t kMaxIntermediate = 1 << 20;
+constexpr std::int64_t kMaxMoeIntermediate = 1 << 17;
+constexpr std::int64_t kMaxLayers = 1 << 10;
+constexpr std::int64_t kMaxHeads = 1 << 10;
+constexpr std::int64_t kMaxHeadDim = 1 << 12;
+constexpr std::int64_t kMaxRank = 1 << 16;
+constexpr std::int64_t kMaxExperts = 1 << 14;
+constexpr std::int64_t kMaxSharedExperts = 1 << 10;
+constexpr std::int64_t kMaxPositions = 1 << 24;
+
+using internal::check_range;
+using internal::refuse;
+using internal::to_text;
+using std::to_string;
+
+void check_sizes(const ModelConfig& c) {
+  check_range("model.vocab_size", c.vocab_size, 2, kMaxVocab);
+  check_range("model.hidden_size", c.hidden_size, 1, kMaxHidden);
+  check_range("model.num_hidden_layers", c.num_hidden_layers, 1, kMaxLayers);
+  check_range("model.num_attention_heads", c.num_attention_heads, 1, kMaxHeads);
+  check_range("model.q_lora_rank", c.q_lora_rank, 0, kMaxRank);
+  check_range("model.kv_lora_rank", c.kv_lora_rank, 1, kMaxRank);
+  check_range("model.qk_nope_head_dim", c.qk_nope_head_dim, 1, kMaxHeadDim);
+  check_range("model.qk_rope_head_dim", c.qk_rope_head_dim, 2, kMaxHeadDim);
+  if (c.qk_rope_head_dim % 2 != 0) {
+    refuse("model.qk_rope_head_dim", "an even number (rotation turns pairs)",
+           to_string(c.qk_rope_head_dim));
+  }
+  check_range("model.v_head_dim", c.v_head_dim, 1, kMaxHeadDim);
+  check_range("model.max_position_embeddings", c.max_position_embeddings, 1, kMaxPositions);
+  check_range("model.bos_token_id", c.bos_token_id, -1, c.vocab_size - 1);
+  check_range("model.eos_token_id", c.eos_token_id, -1, c.vocab_size - 1);
+}
+
+void check_numbers(const ModelConfig& c) {
+  check_range("model.rms_norm_eps", c.rms_norm_eps, 1e-12, 0.1);
+  check_range("model.rope_theta", c.rope_theta, 1.0, 1e12);
+  check_range("model.initializer_range", c.initializer_range, 1e-9, 10.0);
+  check_range("model.embedding_init_std", c.embedding_init_std, 1e-9, 100.0);
+  if (!c.rope_scaling) return;
+  const YarnConfig& yarn = *c.rope_scaling;
+  check_range("model.rope_scaling.factor", yarn.factor, 1.0, 1e6);
+  check_range("model.rope_scaling.original_max_position_embeddings",
+              yarn.original_max_position_embeddings, 1, kMaxPositions);
+  check_range("model.rope_scaling.beta_slow", yarn.beta_slow, 1e-6, 1e6);
+  check_range("model.rope_scaling.beta_fast", yarn.beta_fast, 1e-6, 1e6);
+  if (yarn.beta_fast <= yarn.beta_slow) {
+    refuse("model.rope_scaling.beta_fast", "more than beta_slow " + to_text(yarn.beta_slow),
+           to_text(yarn.beta_fast));
+  }
+  check_range("model.rope_scaling.mscale", yarn.mscale, 0.0, 100.0);
+  check_range("model.rope_scaling.mscale_all_dim", yarn.mscale_all_dim, 0.0, 100.0);
+}
+
+void check_groups(const ModelConfig& c) {
+  if (c.topk_method == "greedy") {
+    if (c.n_group != 1)
+      refuse("model.n_group", "1 when topk_method is greedy", to_string(c.n_group));
+    if (c.topk_group != 1) {
+      refuse("model.topk_group", "1 when topk_method is greedy", to_string(c.topk_group));
+    }
+    return;
+  }
+  if (c.topk_method != "group_limited_greedy") {
+    refuse("model.topk_method", "greedy or group_limited_greedy", "'" + c.topk_method + "'");
+  }
+  check_range("model.n_group", c.n_group, 1, c.n_routed_experts);
+  if (c.n_routed_experts % c.n_group != 0) {
+    refuse("model.n_group", "a divisor of n_routed_experts " + to_string(c.n_routed_experts),
+           to_string(c.n_group));
+  }
+  check_range("model.topk_group", c.topk_group, 1, c.n_group);
+  const std::int64_t reachable = c.topk_group * (c.n_routed_experts / c.n_group);
+  if (c.num_experts_per_tok > reachable) {
+    refuse("model.num_experts_per_tok",
+           "at most " + to_string(reachable) + ", the experts in topk_group " +
+               to_string(c.topk_group) + " groups",
+           to_string(c.num_experts_per_tok));
+  }
+}
+
+void check_experts(const ModelConfig& c) {
+  check_range("model.n_routed_experts", c.n_routed_experts, 0, kMaxExperts);
+  check_range("model.n_shared_experts", c.n_shared_experts, 0, kMaxSharedExperts);
+  check_range("model.first_k_dense_replace", c.first_k_dense_replace, 0, c.num_hidden_layers);
+  check_range("model.moe_layer_freq", c.moe_layer_freq, 1, kMaxLayers);
+  std::int64_t moe_layers = 0;
+  for (std::int64_t i = 0; i < c.num_hidden_layers; ++i) moe_layers += is_moe_layer(c, i);
+  // Widths no layer uses may be 0.
+  check_range("model.intermediate_size", c.intermediate_size,
+              moe_layers < c.num_hidden_layers ? 1 : 0, kMaxIntermediate);
+  check_range("model.moe_intermediate_size", c.moe_intermediate_size, moe_layers > 0 ? 1 : 0,
+              kMaxMoeIntermediate);
+  if (c.n_routed_experts == 0) return;
+  if (moe_layers == 0) {
+    throw ConfigError({.key = "model.n_routed_experts",
+                       .what = "first_k_dense_replace and moe_layer_freq leave no layer to the "
+                               "experts",
+                       .hint = "a dense model has n_routed_experts 0"});
+  }
+  if (c.num_experts_per_tok < 1 || c.num_experts_per_tok > c.n_routed_experts) {
+    refuse("model.num_experts_per_tok", "1 to n_routed_experts " + to_string(c.n_routed_experts),
+           to_string(c.num_experts_per_tok));
+  }
+  check_groups(c);
+  if (c.scoring_func != "softmax")
+    refuse("model.scoring_func", "softmax", "'" + c.scoring_func + "'");
+  check_range("model.routed_scaling_factor", c.routed_scaling_factor, 1e-6, 1e6);
+  check_range("model.aux_loss_alpha", c.aux_loss_alpha, 0.0, 1e3);
+}
+
+// The matrices of one layer's attention (DeepSeek-V2, arXiv:2405.04434, eqs. 9-19).
+std::int64_t attention_parameters(const ModelConfig& c) {
+  const std::int64_t q_width = c.num_attention_heads * (c.qk_nope_head_dim + c.qk_rope_head_dim);
+  const std::int64_t q =
+      c.q_lora_rank > 0 ? c.q_lora_rank * (c.hidden_size + q_width) : c.hidden_size * q_width;
+  const std::int64_t kv_a = c.hidden_size * (c.kv_lora_rank + c.qk_rope_head_dim);
+  const std::int64_t kv_b =
+      c.kv_lora_rank * c.num_attention_heads * (c.qk_nope_head_dim + c.v_head_dim);
+  return q + kv_a + kv_b + c.num_attention_heads * c.v_head_dim * c.hidden_size;
+}
+
+}  // namespace
+
+void validate(const ModelConfig& config) {
+  check_sizes(config);
+  check_numbers(config);
+  check_experts(config);
+}
+
+bool is_moe_layer(const ModelConfig& config, std::int64_t index) {
+  return config.n_routed_experts > 0 && index >= config.first_k_dense_replace &&
+         index % config.moe_layer_freq == 0;
+}
+
+ParameterCount count_parameters(const ModelConfig& c) {
+  ParameterCount n;
+  const std::int64_t expert = 3 * c.hidden_size * c.moe_intermediate_size;
+  std::int64_t idle_experts = 0;
+  for (std::int64_t i = 0; i < c.num_hidden_layers; ++i) {
+    n.attention += attention_parameters(c);
+    n.norms += 2 * c.hidden_size + c.kv_lora_rank + c.q_lora_rank;
+    if (is_moe_layer(c, i)) {
+      n.shared_experts += c.n_shared_experts * expert;
+      n.routed_experts += c.n_routed_experts * expert;
+      n.router += c.n_routed_experts * c.hidden_size;
+      idle_experts += (c.n_routed_experts - c.num_experts_per_tok) * expert;
+    } else {
+      n.dense_ffn += 3 * c.hidden_size * c.intermediate_size;
+    }
+  }
+  n.norms += c.hidden_size;
+  n.embedding = c.vocab_size * c.hidden_size;
+  n.head = c.tie_word_embeddings ? 0 : n.embedding;
+  const std::int64_t blocks =
+      n.attention + n.dense_ffn + n.shared_experts + n.routed_experts + n.router + n.norms;
+  n.total = blocks + n.embedding + n.head;
+  n.active = n.total - idle_experts;
+  n.active_without_embeddings = blocks - idle_experts;
+  n.active_without_input_embedding = n.active_without_embeddings + c.vocab_size * c.hidden_size;
+  return n;
+}
+
+double flops_per_token(const ModelConfig& c, std::int64_t seq) {
+  const double head_dims =
+      static_cast<double>(c.qk_nope_head_dim + c.qk_rope_head_dim + c.v_head_dim);
+  const double attention = 3.0 * static_cast<double>(c.num_hidden_layers * c.num_attention_heads) *
+                           static_cast<double>(seq) * head_dims;
+  return 6.0 * static_cast<double>(count_parameters(c).active_without_input_embedding) + attention;
+}
+
+}  // namespace quern

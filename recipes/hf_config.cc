@@ -1,0 +1,361 @@
+// SPDX-License-Identifier: MIT
+// Reads and writes Hugging Face's config.json. Every key is taken exactly once; a key nobody took
+// is unknown and kept.
+#include "quern/recipes/hf_config.h"
+
+#include <cstdint>
+#include <initializer_list>
+#include <nlohmann/json.hpp>
+#include <set>
+#include <utility>
+
+#include "quern/autograd/error.h"
+#include "quern/recipes/internal/text_file.h"
+
+namespace quern {
+namespace {
+
+using Json = nlohmann::json;
+using internal::one_line;
+
+constexpr std::size_t kMaxConfigBytes = 1 << 20;  // real ones have a few KB
+constexpr int kMaxDepth = 64;
+
+std::string shown(const Json& value) {
+  return one_line(value.dump(-1, ' ', true, Json::error_handler_t::replace));
+}
+
+// Takes the keys of one JSON object, checking types; `prefix` leads the names in errors.
+class Taker {
+ public:
+  Taker(Json object, std::string prefix) : object_(std::move(object)), prefix_(std::move(prefix)) {}
+
+  // The value of `name`, removed from the object; null if it is not there.
+  Json take(const std::string& name) {
+    const auto it = object_.find(name);
+    if (it == object_.end()) return nullptr;
+    Json value = std::move(*it);
+    object_.erase(it);
+    return value;
+  }
+
+  [[noreturn]] void refuse(const std::string& name, std::string expected,
+                           std::string actual) const {
+    throw ConfigError(
+        {.key = prefix_ + name, .expected = std::move(expected), .actual = std::move(actual)});
+  }
+
+  // The next ones set `into` and return true if the key is there and not null.
+  bool number(const std::string& name, std::int64_t& into) {
+    const Json value = take(name);
+    if (value.is_null()) return false;
+    // An unsigned value is one without a minus sign, and may not fit.
+    if (!value.is_number_integer() ||
+        (value.is_number_unsigned() && value.get<std::uint64_t>() > INT64_MAX)) {
+      refuse(name, "a whole number", shown(value));
+    }
+    into = value.get<std::int64_t>();
+    return true;
+  }
+
+  bool number(const std::string& name, double& into) {
+    const Json value = take(name);
+    if (value.is_null()) return false;
+    if (!value.is_number()) refuse(name, "a number", shown(value));
+    into = value.get<double>();
+    return true;
+  }
+
+  bool flag(const std::string& name, bool& into) {
+    const Json value = take(name);
+    if (value.is_null()) return false;
+    if (!value.is_boolean()) refuse(name, "true or false", shown(value));
+    into = value.get<bool>();
+    return true;
+  }
+
+  bool word(const std::string& name, std::string& into) {
+    const Json value = take(name);
+    if (value.is_null()) return false;
+    if (!value.is_string()) refuse(name, "a string", shown(value));
+    into = value.get<std::string>();
+    return true;
+  }
+
+  void required(const std::string& name, std::int64_t& into) {
+    if (!number(name, into)) refuse(name, "a whole number", "nothing");
+  }
+
+  // A key that may be absent, null, or this one value: what other values ask for is not there.
+  void only(const std::string& name, const Json& value) {
+    const Json given = take(name);
+    if (!given.is_null() && given != value) refuse(name, shown(value), shown(given));
+  }
+
+  bool has(const std::string& name) const { return object_.contains(name); }
+  const Json& rest() const { return object_; }
+
+ private:
+  Json object_;
+  std::string prefix_;
+};
+
+// The parser does not recurse, but what it makes does when it is printed or destroyed.
+void check_depth(const std::string& text, const std::string& file) {
+  int depth = 0;
+  bool quoted = false;
+  for (std::size_t i = 0; i < text.size(); ++i) {
+    const char c = text[i];
+    if (quoted) {
+      if (c == '\\') ++i;
+      if (c == '"') quoted = false;
+    } else if (c == '"') {
+      quoted = true;
+    } else if (c == ']' || c == '}') {
+      --depth;
+    } else if ((c == '[' || c == '{') && ++depth > kMaxDepth) {
+      const internal::Position at = internal::position_at(text, i);
+      throw ConfigError({.file = file,
+                         .line = at.line,
+                         .column = at.column,
+                         .what = "is nested more than " + std::to_string(kMaxDepth) + " deep"});
+    }
+  }
+}
+
+Json parse_object(const std::string& text, const std::string& file) {
+  if (text.size() > kMaxConfigBytes) {
+    throw ConfigError(
+        {.file = file, .what = "is longer than " + std::to_string(kMaxConfigBytes) + " bytes"});
+  }
+  check_depth(text, file);
+  std::set<std::string> seen;
+  const auto refuse_twice = [&](int depth, Json::parse_event_t event, Json& value) {
+    if (event != Json::parse_event_t::key || depth != 1) return true;
+    if (seen.insert(value.get<std::string>()).second) return true;
+    throw ConfigError(
+        {.file = file, .key = one_line(value.get<std::string>()), .what = "is given twice"});
+  };
+  Json json;
+  try {
+    json = Json::parse(text, refuse_twice);
+  } catch (const Json::parse_error& error) {
+    const internal::Position at = internal::position_at(text, error.byte > 0 ? error.byte - 1 : 0);
+    throw ConfigError(
+        {.file = file, .line = at.line, .column = at.column, .what = "is not valid JSON"});
+  } catch (const Json::exception&) {  // a number beyond any float
+    throw ConfigError({.file = file, .what = "holds a number too large to read"});
+  }
+  if (!json.is_object()) throw ConfigError({.file = file, .expected = "a JSON object"});
+  return json;
+}
+
+// What must be so for the model to be the one Quern computes.
+void check_architecture(Taker& keys) {
+  keys.only("model_type", "deepseek_v2");
+  const Json architectures = keys.take("architectures");
+  if (!architectures.is_null() && architectures != Json::array({"DeepseekV2ForCausalLM"})) {
+    keys.refuse("architectures", "[\"DeepseekV2ForCausalLM\"]", shown(architectures));
+  }
+  keys.only("hidden_act", "silu");
+  keys.only("attention_bias", false);
+  keys.only("mlp_bias", false);
+  keys.only("attention_dropout", 0.0);
+  keys.only("rope_interleave", true);
+  keys.only("num_nextn_predict_layers", 0);
+  keys.only("quantization_config", nullptr);
+  // About other programs, or about files: nothing in them changes the model.
+  for (const char* name : {"ep_size", "pretraining_tp", "use_cache", "pad_token_id", "torch_dtype",
+                           "dtype", "transformers_version"}) {
+    keys.take(name);
+  }
+}
+
+void read_attention(Taker& keys, ModelConfig& c) {
+  keys.required("num_attention_heads", c.num_attention_heads);
+  std::int64_t kv_heads = c.num_attention_heads;
+  keys.number("num_key_value_heads", kv_heads);
+  if (kv_heads != c.num_attention_heads) {
+    keys.refuse("num_key_value_heads",
+                "num_attention_heads " + std::to_string(c.num_attention_heads),
+                std::to_string(kv_heads));
+  }
+  // Null means none here, but where it is missing other readers assume 1536.
+  if (!keys.has("q_lora_rank")) keys.refuse("q_lora_rank", "a whole number or null", "nothing");
+  c.q_lora_rank = 0;
+  keys.number("q_lora_rank", c.q_lora_rank);
+  keys.required("kv_lora_rank", c.kv_lora_rank);
+  keys.required("qk_nope_head_dim", c.qk_nope_head_dim);
+  keys.required("qk_rope_head_dim", c.qk_rope_head_dim);
+  keys.required("v_head_dim", c.v_head_dim);
+}
+
+void read_experts(Taker& keys, ModelConfig& c) {
+  c.n_routed_experts = c.n_shared_experts = c.first_k_dense_replace = 0;  // what null means
+  keys.number("n_routed_experts", c.n_routed_experts);
+  keys.number("n_shared_experts", c.n_shared_experts);
+  keys.number("first_k_dense_replace", c.first_k_dense_replace);
+  keys.number("moe_layer_freq", c.moe_layer_freq);
+  c.intermediate_size = c.moe_intermediate_size = c.num_experts_per_tok = 0;
+  keys.number("intermediate_size", c.intermediate_size);
+  keys.number("moe_intermediate_size", c.moe_intermediate_size);
+  keys.number("num_experts_per_tok", c.num_experts_per_tok);
+  keys.word("topk_method", c.topk_method);
+  if (c.topk_method == "gready") c.topk_method = "greedy";  // a widely copied slip
+  keys.number("n_group", c.n_group);
+  keys.number("topk_group", c.topk_group);
+  if (c.topk_method == "greedy") c.n_group = c.topk_group = 1;  // unused, whatever they say
+  keys.word("scoring_func", c.scoring_func);
+  keys.flag("norm_topk_prob", c.norm_topk_prob);
+  keys.number("routed_scaling_factor", c.routed_scaling_factor);
+  keys.number("aux_loss_alpha", c.aux_loss_alpha);
+  keys.flag("seq_aux", c.seq_aux);
+}
+
+// {"type": "yarn", ...}; readers of today also call the type rope_type, and keep rope_theta here.
+void read_rope(const std::string& name, const Json& value, ModelConfig& c) {
+  if (value.is_null()) return;
+  if (!value.is_object()) {
+    throw ConfigError({.key = name, .expected = "an object or null", .actual = shown(value)});
+  }
+  Taker keys(value, name + ".");
+  std::string type = "default";
+  keys.word("rope_type", type);
+  keys.word("type", type);
+  keys.number("rope_theta", c.rope_theta);
+  if (type == "yarn") {
+    YarnConfig& yarn = c.rope_scaling.emplace();
+    if (!keys.number("factor", yarn.factor)) keys.refuse("factor", "a number", "nothing");
+    keys.required("original_max_position_embeddings", yarn.original_max_position_embeddings);
+    keys.number("beta_fast", yarn.beta_fast);
+    keys.number("beta_slow", yarn.beta_slow);
+    keys.number("mscale", yarn.mscale);
+    keys.number("mscale_all_dim", yarn.mscale_all_dim);
+  } else if (type != "default") {
+    keys.refuse("type", "yarn or default", "'" + one_line(type) + "'");
+  }
+  for (const auto& [key, unknown] : keys.rest().items()) {
+    if (unknown.is_null()) continue;
+    throw ConfigError({.key = name + "." + one_line(key), .what = "is not supported"});
+  }
+}
+
+// A token id; of a list of ids, as chat models have for the end, the first.
+std::int64_t read_token_id(Taker& keys, const std::string& name) {
+  Json value = keys.take(name);
+  if (value.is_array() && !value.empty()) value = Json(value[0]);
+  std::int64_t id = -1;
+  Taker(Json{{name, value}}, "").number(name, id);
+  return id;
+}
+
+HfConfig read_object(Taker& keys) {
+  HfConfig config;
+  ModelConfig& c = config.model;
+  check_architecture(keys);
+  keys.required("vocab_size", c.vocab_size);
+  keys.required("hidden_size", c.hidden_size);
+  keys.required("num_hidden_layers", c.num_hidden_layers);
+  read_attention(keys, c);
+  read_experts(keys, c);
+  keys.number("rms_norm_eps", c.rms_norm_eps);
+  keys.number("rope_theta", c.rope_theta);
+  read_rope("rope_scaling", keys.take("rope_scaling"), c);
+  read_rope("rope_parameters", keys.take("rope_parameters"), c);
+  keys.number("max_position_embeddings", c.max_position_embeddings);
+  keys.number("initializer_range", c.initializer_range);
+  keys.flag("tie_word_embeddings", c.tie_word_embeddings);
+  c.bos_token_id = read_token_id(keys, "bos_token_id");
+  c.eos_token_id = read_token_id(keys, "eos_token_id");
+  validate(c);
+  for (const auto& [name, value] : keys.rest().items()) {
+    config.unknown_keys.push_back({name, value.dump()});
+  }
+  return config;
+}
+
+}  // namespace
+
+HfConfig parse_hf_config(const std::string& text, const std::string& file_name) {
+  Taker keys(parse_object(text, file_name), "");
+  try {
+    return read_object(keys);
+  } catch (const ConfigError& error) {
+    ErrorFacts facts = error.facts();
+    facts.file = file_name;
+    if (facts.key.starts_with("model.")) facts.key.erase(0, 6);  // validate() speaks of recipes
+    throw ConfigError(std::move(facts));
+  }
+}
+
+HfConfig read_hf_config(const std::string& path) {
+  return parse_hf_config(internal::read_text_file(path, kMaxConfigBytes), path);
+}
+
+std::string to_hf_config(const ModelConfig& c, std::span<const HfKey> unknown_keys) {
+  using Ordered = nlohmann::ordered_json;
+  const auto or_null = [](std::int64_t value, bool given) {
+    return given ? Ordered(value) : Ordered(nullptr);
+  };
+  const bool moe = c.n_routed_experts > 0;
+  Ordered json = {
+      {"architectures", Ordered::array({"DeepseekV2ForCausalLM"})},
+      {"model_type", "deepseek_v2"},
+      {"vocab_size", c.vocab_size},
+      {"hidden_size", c.hidden_size},
+      {"intermediate_size", c.intermediate_size},
+      {"moe_intermediate_size", c.moe_intermediate_size},
+      {"num_hidden_layers", c.num_hidden_layers},
+      {"num_attention_heads", c.num_attention_heads},
+      {"num_key_value_heads", c.num_attention_heads},
+      {"q_lora_rank", or_null(c.q_lora_rank, c.q_lora_rank > 0)},
+      {"kv_lora_rank", c.kv_lora_rank},
+      {"qk_nope_head_dim", c.qk_nope_head_dim},
+      {"qk_rope_head_dim", c.qk_rope_head_dim},
+      {"v_head_dim", c.v_head_dim},
+      {"n_routed_experts", or_null(c.n_routed_experts, moe)},
+      {"n_shared_experts", or_null(c.n_shared_experts, c.n_shared_experts > 0)},
+      {"num_experts_per_tok", or_null(c.num_experts_per_tok, moe)},
+      {"first_k_dense_replace", c.first_k_dense_replace},
+      {"moe_layer_freq", c.moe_layer_freq},
+      {"n_group", c.n_group},
+      {"topk_group", c.topk_group},
+      {"topk_method", c.topk_method},
+      {"scoring_func", c.scoring_func},
+      {"norm_topk_prob", c.norm_topk_prob},
+      {"routed_scaling_factor", c.routed_scaling_factor},
+      {"aux_loss_alpha", c.aux_loss_alpha},
+      {"seq_aux", c.seq_aux},
+      {"hidden_act", "silu"},
+      {"max_position_embeddings", c.max_position_embeddings},
+      {"rms_norm_eps", c.rms_norm_eps},
+      {"rope_theta", c.rope_theta},
+      {"rope_scaling", nullptr},
+      {"attention_bias", false},
+      {"attention_dropout", 0.0},
+      {"initializer_range", c.initializer_range},
+      {"use_cache", true},
+      {"tie_word_embeddings", c.tie_word_embeddings},
+      {"bos_token_id", or_null(c.bos_token_id, c.bos_token_id >= 0)},
+      {"eos_token_id", or_null(c.eos_token_id, c.eos_token_id >= 0)},
+      {"pad_token_id", nullptr},
+      {"torch_dtype", "float32"},
+      {"transformers_version", "4.54.0"},
+  };
+  if (c.rope_scaling) {
+    const YarnConfig& yarn = *c.rope_scaling;
+    json["rope_scaling"] = {
+        {"type", "yarn"},
+        {"factor", yarn.factor},
+        {"original_max_position_embeddings", yarn.original_max_position_embeddings},
+        {"beta_fast", yarn.beta_fast},
+        {"beta_slow", yarn.beta_slow},
+        {"mscale", yarn.mscale},
+        {"mscale_all_dim", yarn.mscale_all_dim},
+    };
+  }
+  for (const HfKey& key : unknown_keys) json[key.name] = Ordered::parse(key.json);
+  return json.dump(2) + "\n";
+}
+
+}  // namespace quern

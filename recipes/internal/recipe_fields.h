@@ -1,0 +1,130 @@
+// SPDX-License-Identifier: MIT
+// The one list that ties schema names to struct members. `f` is called as f("name", member) for
+// every field of a recipe's structs, in the order of recipe.proto; members may be const.
+#pragma once
+
+#include <concepts>
+#include <type_traits>
+
+#include "quern/recipes/recipe.h"
+
+namespace quern::internal {
+
+// S, const or not.
+template <class T, class S>
+concept Is = std::same_as<std::remove_const_t<T>, S>;
+
+template <Is<YarnConfig> T>
+void for_each_field(T& c, auto&& f) {
+  f("factor", c.factor);
+  f("original_max_position_embeddings", c.original_max_position_embeddings);
+  f("beta_fast", c.beta_fast);
+  f("beta_slow", c.beta_slow);
+  f("mscale", c.mscale);
+  f("mscale_all_dim", c.mscale_all_dim);
+}
+
+template <Is<ModelConfig> T>
+void for_each_field(T& c, auto&& f) {
+  f("vocab_size", c.vocab_size);
+  f("hidden_size", c.hidden_size);
+  f("intermediate_size", c.intermediate_size);
+  f("moe_intermediate_size", c.moe_intermediate_size);
+  f("num_hidden_layers", c.num_hidden_layers);
+  f("num_attention_heads", c.num_attention_heads);
+  f("q_lora_rank", c.q_lora_rank);
+  f("kv_lora_rank", c.kv_lora_rank);
+  f("qk_nope_head_dim", c.qk_nope_head_dim);
+  f("qk_rope_head_dim", c.qk_rope_head_dim);
+  f("v_head_dim", c.v_head_dim);
+  f("n_routed_experts", c.n_routed_experts);
+  f("n_shared_experts", c.n_shared_experts);
+  f("num_experts_per_tok", c.num_experts_per_tok);
+  f("n_group", c.n_group);
+  f("topk_group", c.topk_group);
+  f("topk_method", c.topk_method);
+  f("scoring_func", c.scoring_func);
+  f("norm_topk_prob", c.norm_topk_prob);
+  f("routed_scaling_factor", c.routed_scaling_factor);
+  f("first_k_dense_replace", c.first_k_dense_replace);
+  f("moe_layer_freq", c.moe_layer_freq);
+  f("aux_loss_alpha", c.aux_loss_alpha);
+  f("seq_aux", c.seq_aux);
+  f("rms_norm_eps", c.rms_norm_eps);
+  f("rope_theta", c.rope_theta);
+  f("rope_scaling", c.rope_scaling);
+  f("max_position_embeddings", c.max_position_embeddings);
+  f("initializer_range", c.initializer_range);
+  f("embedding_init_std", c.embedding_init_std);
+  f("tie_word_embeddings", c.tie_word_embeddings);
+  f("bos_token_id", c.bos_token_id);
+  f("eos_token_id", c.eos_token_id);
+}
+
+template <Is<TokenSource> T>
+void for_each_field(T& c, auto&& f) {
+  f("path", c.path);
+  f("weight", c.weight);
+}
+
+template <Is<DataRecipe> T>
+void for_each_field(T& c, auto&& f) {
+  f("train", c.train);
+  f("validation", c.validation);
+  f("tokenizer", c.tokenizer);
+  f("sequence_length", c.sequence_length);
+  f("mask_across_documents", c.mask_across_documents);
+}
+
+template <Is<OptimRecipe> T>
+void for_each_field(T& c, auto&& f) {
+  f("lr", c.lr);
+  f("min_lr_ratio", c.min_lr_ratio);
+  f("warmup_steps", c.warmup_steps);
+  f("schedule", c.schedule);
+  f("decay_fraction", c.decay_fraction);
+  f("multistep_fractions", c.multistep_fractions);
+  f("multistep_factors", c.multistep_factors);
+  f("beta1", c.beta1);
+  f("beta2", c.beta2);
+  f("eps", c.eps);
+  f("weight_decay", c.weight_decay);
+  f("decay_embeddings", c.decay_embeddings);
+  f("decay_norms", c.decay_norms);
+  f("decay_gate", c.decay_gate);
+  f("max_grad_norm", c.max_grad_norm);
+}
+
+template <Is<TrainRecipe> T>
+void for_each_field(T& c, auto&& f) {
+  f("steps", c.steps);
+  f("target_minutes", c.target_minutes);
+  f("batch_sequences", c.batch_sequences);
+  f("batch_sequences_start", c.batch_sequences_start);
+  f("batch_rampup_tokens", c.batch_rampup_tokens);
+  f("micro_batch_sequences", c.micro_batch_sequences);
+  f("lanes", c.lanes);
+  f("seed", c.seed);
+  f("threads", c.threads);
+  f("recompute", c.recompute);
+  f("dtype", c.dtype);
+  f("log_every", c.log_every);
+  f("eval_every", c.eval_every);
+  f("eval_max_tokens", c.eval_max_tokens);
+  f("checkpoint_every", c.checkpoint_every);
+  f("keep_checkpoints", c.keep_checkpoints);
+  f("sample_every", c.sample_every);
+  f("sample_prompts", c.sample_prompts);
+  f("sample_tokens", c.sample_tokens);
+  f("init_from", c.init_from);
+}
+
+template <Is<Recipe> T>
+void for_each_field(T& c, auto&& f) {
+  f("model", c.model);
+  f("data", c.data);
+  f("optim", c.optim);
+  f("train", c.train);
+}
+
+}  // namespace quern::internal

@@ -1,0 +1,110 @@
+// SPDX-License-Identifier: MIT
+// A run as plain structs: what to build, on which text, how to optimise, when to report. Read from
+// a text-format file (schema: recipe.proto), overridden field by field, checked once.
+#pragma once
+
+#include <cstdint>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "quern/layers/config.h"
+
+namespace quern {
+
+// One token file and its share of the mixture, relative to the other weights.
+struct TokenSource {
+  std::string path;
+  double weight = 1.0;
+
+  bool operator==(const TokenSource&) const = default;
+};
+
+struct DataRecipe {
+  std::vector<TokenSource> train;
+  std::vector<std::string> validation;  // token files, evaluated one by one
+  std::string tokenizer;                // tokenizer.json, needed for samples
+  std::int64_t sequence_length = 256;
+  bool mask_across_documents = false;  // no attention from one document to the one before it
+
+  bool operator==(const DataRecipe&) const = default;
+};
+
+struct OptimRecipe {
+  double lr = 1e-3;           // the highest rate, after warm-up
+  double min_lr_ratio = 0.1;  // where cosine and wsd end, as a part of lr
+  std::int64_t warmup_steps = 100;
+  std::string schedule = "cosine";  // constant, cosine, wsd or multistep
+  double decay_fraction = 0.2;      // wsd: the last part of the steps, during which lr falls
+  // multistep: lr is multiplied by each factor once that part of the steps is done. The defaults
+  // are those of DeepSeek-V2 (arXiv:2405.04434, section 3.1.2).
+  std::vector<double> multistep_fractions = {0.8, 0.9};
+  std::vector<double> multistep_factors = {0.316, 0.316};
+
+  double beta1 = 0.9;
+  double beta2 = 0.95;
+  double eps = 1e-8;
+  double weight_decay = 0.1;
+  // Which tensors weight_decay shrinks besides the matrices of attention and FFNs. Token tables
+  // would lose rare tokens, which get decay without gradient; gains belong near 1. Decay of the
+  // gate keeps routing probabilities from growing extreme.
+  bool decay_embeddings = false;  // embed_tokens, and lm_head when tied to it
+  bool decay_norms = false;
+  bool decay_gate = true;
+  double max_grad_norm = 1.0;  // 0: no clipping
+
+  bool operator==(const OptimRecipe&) const = default;
+};
+
+struct TrainRecipe {
+  std::int64_t steps = 0;       // 0: found by a probe from target_minutes, then written here
+  double target_minutes = 0.0;  // used only while steps is 0
+  std::int64_t batch_sequences = 16;
+  // When above 0 the batch grows linearly, in tokens seen, from batch_sequences_start to
+  // batch_sequences, in multiples of lanes * micro_batch_sequences.
+  std::int64_t batch_sequences_start = 0;
+  std::int64_t batch_rampup_tokens = 0;
+  std::int64_t micro_batch_sequences = 8;  // sequences whose activations live at a time
+  std::int64_t lanes = 1;  // groups of sequences, whose gradients are summed by a fixed tree
+  std::int64_t seed = 1;
+  std::int64_t threads = 0;  // 0: one for each core
+  bool recompute = false;    // keep fewer activations, compute them again in backward
+  std::string dtype = "fp32";
+
+  // How often, in steps; 0: never.
+  std::int64_t log_every = 10;
+  std::int64_t eval_every = 200;
+  std::int64_t eval_max_tokens = 0;  // of each validation file; 0: all
+  std::int64_t checkpoint_every = 500;
+  std::int64_t keep_checkpoints = 2;
+  std::int64_t sample_every = 0;
+  std::vector<std::string> sample_prompts;
+  std::int64_t sample_tokens = 100;
+  std::string init_from;  // a checkpoint whose weights the run starts from; empty: random
+
+  bool operator==(const TrainRecipe&) const = default;
+};
+
+struct Recipe {
+  ModelConfig model;
+  DataRecipe data;
+  OptimRecipe optim;
+  TrainRecipe train;
+
+  bool operator==(const Recipe&) const = default;
+};
+
+// Reads, overrides and validates. An override is `path=value`: "optim.lr=3e-4",
+// "data.train[0].path=a.h5"; a repeated field is replaced as a whole, "train.sample_prompts=['a']".
+// Throws ConfigError, pointing to file:line:column or to the override.
+Recipe load_recipe(const std::string& path, std::span<const std::string> overrides = {});
+Recipe parse_recipe(const std::string& text, const std::string& file_name,
+                    std::span<const std::string> overrides = {});
+
+// The recipe with every field written; parse_recipe gives the same recipe back.
+std::string to_text(const Recipe& recipe);
+
+// Throws ConfigError, whose key is the field's path, at the first value that cannot be used.
+void validate(const Recipe& recipe);
+
+}  // namespace quern

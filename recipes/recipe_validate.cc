@@ -1,0 +1,146 @@
+// SPDX-License-Identifier: MIT
+// What a recipe must satisfy before any work starts.
+#include <algorithm>
+#include <array>
+#include <string>
+#include <string_view>
+
+#include "quern/autograd/error.h"
+#include "quern/layers/internal/check_range.h"
+#include "quern/recipes/recipe.h"
+
+namespace quern {
+namespace {
+
+using internal::check_range;
+using internal::refuse;
+using internal::to_text;
+using std::to_string;
+
+constexpr std::int64_t kMaxSteps = 1'000'000'000;
+constexpr std::int64_t kMaxSequences = 1 << 20;  // per step
+constexpr std::int64_t kMaxTokens = std::int64_t{1} << 50;
+constexpr std::int64_t kMaxLanes = 1 << 12;
+constexpr std::int64_t kMaxThreads = 1 << 10;
+constexpr double kMaxLr = 10.0;
+
+std::string element(const std::string& list, std::size_t i) {
+  return list + "[" + to_string(i) + "]";
+}
+
+void check_data(const Recipe& recipe) {
+  const DataRecipe& d = recipe.data;
+  if (d.train.empty()) throw ConfigError({.key = "data.train", .what = "names no token file"});
+  for (std::size_t i = 0; i < d.train.size(); ++i) {
+    const std::string key = element("data.train", i);
+    if (d.train[i].path.empty()) throw ConfigError({.key = key + ".path", .what = "is empty"});
+    check_range(key + ".weight", d.train[i].weight, 1e-9, 1e9);
+  }
+  for (std::size_t i = 0; i < d.validation.size(); ++i) {
+    if (!d.validation[i].empty()) continue;
+    throw ConfigError({.key = element("data.validation", i), .what = "is empty"});
+  }
+  const std::int64_t longest = recipe.model.max_position_embeddings;
+  if (d.sequence_length < 2 || d.sequence_length > longest) {
+    refuse("data.sequence_length", "2 to model.max_position_embeddings " + to_string(longest),
+           to_string(d.sequence_length));
+  }
+}
+
+void check_multistep(const OptimRecipe& o) {
+  const std::size_t n = o.multistep_fractions.size();
+  if (n == 0) throw ConfigError({.key = "optim.multistep_fractions", .what = "is empty"});
+  if (o.multistep_factors.size() != n) {
+    refuse("optim.multistep_factors", "as many as multistep_fractions, " + to_string(n),
+           to_string(o.multistep_factors.size()));
+  }
+  for (std::size_t i = 0; i < n; ++i) {
+    const std::string key = element("optim.multistep_fractions", i);
+    check_range(key, o.multistep_fractions[i], 0.0, 1.0);
+    if (i > 0 && o.multistep_fractions[i] <= o.multistep_fractions[i - 1]) {
+      refuse(key, "more than the one before, " + to_text(o.multistep_fractions[i - 1]),
+             to_text(o.multistep_fractions[i]));
+    }
+    check_range(element("optim.multistep_factors", i), o.multistep_factors[i], 1e-9, 1.0);
+  }
+}
+
+void check_optim(const Recipe& recipe) {
+  const OptimRecipe& o = recipe.optim;
+  if (!(o.lr > 0.0 && o.lr <= kMaxLr)) {
+    refuse("optim.lr", "more than 0, at most " + to_text(kMaxLr), to_text(o.lr));
+  }
+  check_range("optim.min_lr_ratio", o.min_lr_ratio, 0.0, 1.0);
+  constexpr std::array<std::string_view, 4> kSchedules = {"constant", "cosine", "wsd", "multistep"};
+  if (std::ranges::find(kSchedules, o.schedule) == kSchedules.end()) {
+    refuse("optim.schedule", "constant, cosine, wsd or multistep", "'" + o.schedule + "'");
+  }
+  const std::int64_t steps = recipe.train.steps;
+  if (o.warmup_steps < 0 || o.warmup_steps > kMaxSteps || (steps > 0 && o.warmup_steps > steps)) {
+    refuse("optim.warmup_steps",
+           steps > 0 ? "0 to train.steps " + to_string(steps) : "0 to " + to_string(kMaxSteps),
+           to_string(o.warmup_steps));
+  }
+  check_range("optim.decay_fraction", o.decay_fraction, 0.0, 1.0);
+  check_multistep(o);
+  check_range("optim.beta1", o.beta1, 0.0, 0.999999);
+  check_range("optim.beta2", o.beta2, 0.0, 0.9999999);
+  check_range("optim.eps", o.eps, 1e-16, 1.0);
+  check_range("optim.weight_decay", o.weight_decay, 0.0, 10.0);
+  check_range("optim.max_grad_norm", o.max_grad_norm, 0.0, 1e9);
+}
+
+void check_batch(const Recipe& recipe) {
+  const TrainRecipe& t = recipe.train;
+  check_range("train.micro_batch_sequences", t.micro_batch_sequences, 1, kMaxSequences);
+  check_range("train.lanes", t.lanes, 1, kMaxLanes);
+  check_range("train.batch_sequences", t.batch_sequences, 1, kMaxSequences);
+  const std::int64_t unit = t.lanes * t.micro_batch_sequences;
+  const auto check_multiple = [unit](const char* key, std::int64_t sequences) {
+    if (sequences % unit == 0) return;
+    refuse(key, "a multiple of lanes * micro_batch_sequences, " + to_string(unit),
+           to_string(sequences));
+  };
+  check_multiple("train.batch_sequences", t.batch_sequences);
+  check_range("train.batch_sequences_start", t.batch_sequences_start, 0, t.batch_sequences);
+  check_multiple("train.batch_sequences_start", t.batch_sequences_start);
+  check_range("train.batch_rampup_tokens", t.batch_rampup_tokens, 0, kMaxTokens);
+  if ((t.batch_sequences_start > 0) != (t.batch_rampup_tokens > 0)) {
+    throw ConfigError({.key = "train.batch_rampup_tokens",
+                       .what = "goes with batch_sequences_start: give both or neither"});
+  }
+}
+
+void check_train(const Recipe& recipe) {
+  const TrainRecipe& t = recipe.train;
+  check_range("train.steps", t.steps, 0, kMaxSteps);
+  check_range("train.target_minutes", t.target_minutes, 0.0, 1e6);
+  if (t.steps == 0 && t.target_minutes == 0.0) {
+    throw ConfigError({.key = "train.steps", .what = "give steps or target_minutes"});
+  }
+  check_batch(recipe);
+  check_range("train.seed", t.seed, 0, INT64_MAX);
+  check_range("train.threads", t.threads, 0, kMaxThreads);
+  if (t.dtype != "fp32") refuse("train.dtype", "fp32", "'" + t.dtype + "'");
+  check_range("train.log_every", t.log_every, 0, kMaxSteps);
+  check_range("train.eval_every", t.eval_every, 0, kMaxSteps);
+  check_range("train.eval_max_tokens", t.eval_max_tokens, 0, kMaxTokens);
+  check_range("train.checkpoint_every", t.checkpoint_every, 0, kMaxSteps);
+  check_range("train.keep_checkpoints", t.keep_checkpoints, 1, 1'000'000);
+  check_range("train.sample_every", t.sample_every, 0, kMaxSteps);
+  check_range("train.sample_tokens", t.sample_tokens, 1, 1'000'000);
+  if (t.sample_every > 0 && recipe.data.tokenizer.empty()) {
+    throw ConfigError({.key = "train.sample_every", .what = "samples need data.tokenizer"});
+  }
+}
+
+}  // namespace
+
+void validate(const Recipe& recipe) {
+  validate(recipe.model);
+  check_data(recipe);
+  check_train(recipe);
+  check_optim(recipe);
+}
+
+}  // namespace quern

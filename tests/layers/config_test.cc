@@ -1,0 +1,238 @@
+// SPDX-License-Identifier: MIT
+// Parameter and FLOP counts against published models, and the checks of a ModelConfig.
+#include "quern/layers/config.h"
+
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <functional>
+#include <limits>
+
+#include "quern/autograd/error.h"
+
+namespace quern {
+namespace {
+
+ModelConfig v2_lite() {
+  return {.vocab_size = 102400,
+          .hidden_size = 2048,
+          .intermediate_size = 10944,
+          .moe_intermediate_size = 1408,
+          .num_hidden_layers = 27,
+          .num_attention_heads = 16,
+          .kv_lora_rank = 512,
+          .qk_nope_head_dim = 128,
+          .qk_rope_head_dim = 64,
+          .v_head_dim = 128,
+          .n_routed_experts = 64,
+          .n_shared_experts = 2,
+          .num_experts_per_tok = 6};
+}
+
+ModelConfig v2() {
+  ModelConfig c = v2_lite();
+  c.hidden_size = 5120;
+  c.intermediate_size = 12288;
+  c.moe_intermediate_size = 1536;
+  c.num_hidden_layers = 60;
+  c.num_attention_heads = 128;
+  c.q_lora_rank = 1536;
+  c.n_routed_experts = 160;
+  c.topk_method = "group_limited_greedy";
+  c.n_group = 8;
+  c.topk_group = 3;
+  c.routed_scaling_factor = 16.0;
+  return c;
+}
+
+ModelConfig v3_shape() {  // V3 differs in gate and router bias, which the count does not contain
+  ModelConfig c = v2();
+  c.vocab_size = 129280;
+  c.hidden_size = 7168;
+  c.intermediate_size = 18432;
+  c.moe_intermediate_size = 2048;
+  c.num_hidden_layers = 61;
+  c.n_routed_experts = 256;
+  c.n_shared_experts = 1;
+  c.num_experts_per_tok = 8;
+  c.first_k_dense_replace = 3;
+  return c;
+}
+
+ModelConfig bench_tiny() {
+  ModelConfig c;
+  c.first_k_dense_replace = 0;
+  return c;
+}
+
+ModelConfig bench_small() {
+  ModelConfig c = bench_tiny();
+  c.vocab_size = 16384;
+  c.hidden_size = 512;
+  c.moe_intermediate_size = 192;
+  c.num_hidden_layers = 8;
+  c.num_attention_heads = 8;
+  c.kv_lora_rank = 128;
+  c.qk_nope_head_dim = 64;
+  c.qk_rope_head_dim = 32;
+  c.v_head_dim = 64;
+  c.n_routed_experts = 64;
+  c.n_shared_experts = 2;
+  c.num_experts_per_tok = 6;
+  return c;
+}
+
+double billions(std::int64_t n) { return std::round(static_cast<double>(n) * 1e-6) * 1e-3; }
+double millions(std::int64_t n) { return std::round(static_cast<double>(n) * 1e-4) * 1e-2; }
+
+struct Published {
+  ModelConfig config;
+  double total, active, without_input_embedding, without_embeddings;  // in billions
+};
+
+TEST(CountParameters, AgreesWithPublishedModels) {
+  const Published models[] = {{v2_lite(), 15.706, 2.661, 2.451, 2.242},
+                              {v2(), 235.741, 21.376, 20.852, 20.327},
+                              {v3_shape(), 671.026, 37.552, 36.626, 35.699}};
+  for (const Published& m : models) {
+    validate(m.config);
+    const ParameterCount n = count_parameters(m.config);
+    EXPECT_DOUBLE_EQ(billions(n.total), m.total);
+    EXPECT_DOUBLE_EQ(billions(n.active), m.active);
+    EXPECT_DOUBLE_EQ(billions(n.active_without_input_embedding), m.without_input_embedding);
+    EXPECT_DOUBLE_EQ(billions(n.active_without_embeddings), m.without_embeddings);
+  }
+}
+
+TEST(CountParameters, AgreesWithTheBenchmarks) {
+  EXPECT_DOUBLE_EQ(millions(count_parameters(bench_tiny()).total), 14.96);
+  EXPECT_DOUBLE_EQ(millions(count_parameters(bench_tiny()).active_without_embeddings), 3.69);
+  EXPECT_DOUBLE_EQ(millions(count_parameters(bench_small()).total), 179.71);
+  EXPECT_DOUBLE_EQ(millions(count_parameters(bench_small()).active_without_embeddings), 26.09);
+}
+
+TEST(CountParameters, KindsAddUp) {
+  for (ModelConfig c : {v2_lite(), v2(), bench_small()}) {
+    for (const bool tied : {false, true}) {
+      c.tie_word_embeddings = tied;
+      const ParameterCount n = count_parameters(c);
+      EXPECT_EQ(n.total, n.embedding + n.head + n.attention + n.dense_ffn + n.shared_experts +
+                             n.routed_experts + n.router + n.norms);
+      EXPECT_EQ(n.head, tied ? 0 : n.embedding);
+      EXPECT_EQ(n.active_without_input_embedding - n.active_without_embeddings, n.embedding);
+      EXPECT_EQ(n.active - n.active_without_embeddings, n.embedding + n.head);
+    }
+  }
+}
+
+TEST(CountParameters, OfADenseModel) {
+  ModelConfig c = bench_tiny();
+  c.n_routed_experts = 0;
+  validate(c);
+  const ParameterCount n = count_parameters(c);
+  EXPECT_DOUBLE_EQ(millions(n.total), 7.86);
+  EXPECT_EQ(n.routed_experts + n.shared_experts + n.router, 0);
+  EXPECT_EQ(n.active, n.total);
+}
+
+TEST(FlopsPerToken, AgreesWithTheBenchmarks) {
+  EXPECT_NEAR(flops_per_token(bench_tiny(), 256) * 1e-6, 36.2, 0.05);
+  EXPECT_NEAR(flops_per_token(bench_small(), 256) * 1e-6, 214.8, 0.05);
+  ModelConfig dense = bench_small();
+  dense.n_routed_experts = 0;
+  dense.intermediate_size = 1536;
+  EXPECT_NEAR(flops_per_token(dense, 256) * 1e-6, 213.2, 0.05);
+}
+
+TEST(IsMoeLayer, FollowsFirstDenseAndFrequency) {
+  ModelConfig c;
+  c.first_k_dense_replace = 1;
+  c.moe_layer_freq = 2;
+  const auto pattern = [&c] {
+    std::string s;
+    for (std::int64_t i = 0; i < c.num_hidden_layers; ++i) s += is_moe_layer(c, i) ? 'm' : 'd';
+    return s;
+  };
+  EXPECT_EQ(pattern(), "ddmdmd");
+  c.moe_layer_freq = 1;
+  EXPECT_EQ(pattern(), "dmmmmm");
+  c.n_routed_experts = 0;
+  EXPECT_EQ(pattern(), "dddddd");
+}
+
+struct Refusal {
+  std::function<void(ModelConfig&)> change;
+  const char* sentence;
+};
+
+TEST(Validate, NamesTheFieldAndTheFact) {
+  constexpr double kNan = std::numeric_limits<double>::quiet_NaN();
+  const Refusal refusals[] = {
+      {[](auto& c) { c.vocab_size = 0; }, "model.vocab_size: expected 2 to 16777216, got 0"},
+      {[](auto& c) { c.hidden_size = -1; }, "model.hidden_size: expected 1 to 65536, got -1"},
+      {[](auto& c) { c.hidden_size = INT64_MAX; },
+       "model.hidden_size: expected 1 to 65536, got 9223372036854775807"},
+      {[](auto& c) { c.qk_rope_head_dim = 15; },
+       "model.qk_rope_head_dim: expected an even number (rotation turns pairs), got 15"},
+      {[](auto& c) { c.num_experts_per_tok = 17; },
+       "model.num_experts_per_tok: expected 1 to n_routed_experts 16, got 17"},
+      {[](auto& c) { c.num_experts_per_tok = 0; },
+       "model.num_experts_per_tok: expected 1 to n_routed_experts 16, got 0"},
+      {[](auto& c) { c.n_group = 4; },
+       "model.n_group: expected 1 when topk_method is greedy, got 4"},
+      {[](auto& c) { c.topk_method = "group_limited_greedy", c.n_group = 3; },
+       "model.n_group: expected a divisor of n_routed_experts 16, got 3"},
+      {[](auto& c) { c.topk_method = "group_limited_greedy", c.n_group = 4, c.topk_group = 5; },
+       "model.topk_group: expected 1 to 4, got 5"},
+      {[](auto& c) { c.topk_method = "group_limited_greedy", c.n_group = 8; },
+       "model.num_experts_per_tok: expected at most 2, the experts in topk_group 1 groups, got 4"},
+      {[](auto& c) { c.topk_method = "noaux_tc"; },
+       "model.topk_method: expected greedy or group_limited_greedy, got 'noaux_tc'"},
+      {[](auto& c) { c.scoring_func = "sigmoid"; },
+       "model.scoring_func: expected softmax, got 'sigmoid'"},
+      {[](auto& c) { c.first_k_dense_replace = 6; },
+       "model.n_routed_experts: first_k_dense_replace and moe_layer_freq leave no layer to the "
+       "experts (a dense model has n_routed_experts 0)"},
+      {[](auto& c) { c.intermediate_size = 0; },
+       "model.intermediate_size: expected 1 to 1048576, got 0"},
+      {[](auto& c) { c.rms_norm_eps = 0; }, "model.rms_norm_eps: expected 1e-12 to 0.1, got 0"},
+      {[](auto& c) { c.aux_loss_alpha = kNan; },
+       "model.aux_loss_alpha: expected 0 to 1000, got nan"},
+      {[](auto& c) { c.rope_scaling = YarnConfig{.factor = 0.5}; },
+       "model.rope_scaling.factor: expected 1 to 1e+06, got 0.5"},
+      {[](auto& c) { c.rope_scaling = YarnConfig{.beta_fast = 1.0}; },
+       "model.rope_scaling.beta_fast: expected more than beta_slow 1, got 1"},
+      {[](auto& c) { c.eos_token_id = c.vocab_size; },
+       "model.eos_token_id: expected -1 to 8191, got 8192"},
+  };
+  for (const Refusal& refusal : refusals) {
+    ModelConfig c;
+    refusal.change(c);
+    try {
+      validate(c);
+      ADD_FAILURE() << "not refused: " << refusal.sentence;
+    } catch (const ConfigError& error) {
+      EXPECT_STREQ(error.what(), refusal.sentence);
+    }
+  }
+}
+
+TEST(Validate, KeepsCountsOfTheLargestModelWithin64Bits) {
+  ModelConfig c = v2();
+  c.vocab_size = 1 << 24;
+  c.hidden_size = 1 << 16;
+  c.moe_intermediate_size = 1 << 17;
+  c.num_hidden_layers = 1 << 10;
+  c.n_routed_experts = 1 << 14;
+  c.n_shared_experts = 1 << 10;
+  c.num_attention_heads = 1 << 10;
+  c.qk_nope_head_dim = c.qk_rope_head_dim = c.v_head_dim = 1 << 12;
+  c.kv_lora_rank = c.q_lora_rank = 1 << 16;
+  validate(c);
+  const std::int64_t total = count_parameters(c).total;
+  EXPECT_GT(total, 0);
+  EXPECT_LT(static_cast<double>(total) * 16.0, 9.2e18);  // bytes with both moments and gradient
+}
+
+}  // namespace
+}  // namespace quern

@@ -1,0 +1,261 @@
+// SPDX-License-Identifier: MIT
+// config.json of DeepSeek-V2 models: what is read, kept, refused and written.
+#include "quern/recipes/hf_config.h"
+
+#include <gtest/gtest.h>
+
+#include <random>
+
+#include "quern/autograd/error.h"
+
+namespace quern {
+namespace {
+
+// The configs of the golden files (tests/golden), as transformers wrote them.
+constexpr const char* kV2LiteGreedy =
+    R"({"architectures": ["DeepseekV2ForCausalLM"], "model_type": "deepseek_v2", "vocab_size": 127,
+"hidden_size": 48, "intermediate_size": 72, "moe_intermediate_size": 18, "num_hidden_layers": 3,
+"num_attention_heads": 4, "num_key_value_heads": 4, "n_shared_experts": 2, "n_routed_experts":
+8, "ep_size": 1, "routed_scaling_factor": 1.0, "kv_lora_rank": 16, "q_lora_rank": null,
+"qk_rope_head_dim": 8, "v_head_dim": 12, "qk_nope_head_dim": 12, "topk_method": "greedy",
+"n_group": null, "topk_group": null, "num_experts_per_tok": 3, "moe_layer_freq": 1,
+"first_k_dense_replace": 1, "norm_topk_prob": false, "scoring_func": "softmax",
+"aux_loss_alpha": 0.001, "seq_aux": true, "hidden_act": "silu", "max_position_embeddings": 128,
+"initializer_range": 0.02, "rms_norm_eps": 1e-06, "use_cache": false, "bos_token_id": 0,
+"eos_token_id": 1, "pretraining_tp": 1, "tie_word_embeddings": false, "rope_theta": 10000.0,
+"rope_scaling": null, "attention_bias": false, "attention_dropout": 0.0})";
+
+constexpr const char* kV2NormTopk =
+    R"({"architectures": ["DeepseekV2ForCausalLM"], "model_type": "deepseek_v2", "vocab_size": 101,
+"hidden_size": 48, "intermediate_size": 80, "moe_intermediate_size": 20, "num_hidden_layers": 2,
+"num_attention_heads": 4, "num_key_value_heads": 4, "n_shared_experts": 1, "n_routed_experts":
+8, "ep_size": 1, "routed_scaling_factor": 2.0, "kv_lora_rank": 16, "q_lora_rank": null,
+"qk_rope_head_dim": 8, "v_head_dim": 12, "qk_nope_head_dim": 12, "topk_method": "greedy",
+"n_group": null, "topk_group": null, "num_experts_per_tok": 3, "moe_layer_freq": 1,
+"first_k_dense_replace": 0, "norm_topk_prob": true, "scoring_func": "softmax", "aux_loss_alpha":
+0.01, "seq_aux": true, "hidden_act": "silu", "max_position_embeddings": 128,
+"initializer_range": 0.02, "rms_norm_eps": 1e-06, "use_cache": false, "bos_token_id": 0,
+"eos_token_id": 1, "pretraining_tp": 1, "tie_word_embeddings": false, "rope_theta": 10000.0,
+"rope_scaling": null, "attention_bias": false, "attention_dropout": 0.0})";
+
+constexpr const char* kV2QloraGroupLimited =
+    R"({"architectures": ["DeepseekV2ForCausalLM"], "model_type": "deepseek_v2", "vocab_size": 113,
+"hidden_size": 40, "intermediate_size": 72, "moe_intermediate_size": 12, "num_hidden_layers": 3,
+"num_attention_heads": 4, "num_key_value_heads": 4, "n_shared_experts": 1, "n_routed_experts":
+16, "ep_size": 1, "routed_scaling_factor": 16.0, "kv_lora_rank": 16, "q_lora_rank": 24,
+"qk_rope_head_dim": 8, "v_head_dim": 12, "qk_nope_head_dim": 12, "topk_method":
+"group_limited_greedy", "n_group": 4, "topk_group": 2, "num_experts_per_tok": 4,
+"moe_layer_freq": 1, "first_k_dense_replace": 1, "norm_topk_prob": false, "scoring_func":
+"softmax", "aux_loss_alpha": 0.003, "seq_aux": false, "hidden_act": "silu",
+"max_position_embeddings": 128, "initializer_range": 0.02, "rms_norm_eps": 1e-05, "use_cache":
+false, "bos_token_id": 0, "eos_token_id": 1, "pretraining_tp": 1, "tie_word_embeddings": false,
+"rope_theta": 10000.0, "rope_scaling": null, "attention_bias": false, "attention_dropout": 0.0})";
+
+constexpr const char* kV2Yarn =
+    R"({"architectures": ["DeepseekV2ForCausalLM"], "model_type": "deepseek_v2", "vocab_size": 127,
+"hidden_size": 44, "intermediate_size": 80, "moe_intermediate_size": 20, "num_hidden_layers": 3,
+"num_attention_heads": 3, "num_key_value_heads": 3, "n_shared_experts": 2, "n_routed_experts":
+8, "ep_size": 1, "routed_scaling_factor": 1.0, "kv_lora_rank": 16, "q_lora_rank": null,
+"qk_rope_head_dim": 16, "v_head_dim": 8, "qk_nope_head_dim": 8, "topk_method": "greedy",
+"n_group": null, "topk_group": null, "num_experts_per_tok": 3, "moe_layer_freq": 1,
+"first_k_dense_replace": 1, "norm_topk_prob": false, "scoring_func": "softmax",
+"aux_loss_alpha": 0.001, "seq_aux": true, "hidden_act": "silu", "max_position_embeddings": 480,
+"initializer_range": 0.02, "rms_norm_eps": 1e-06, "use_cache": false, "bos_token_id": 0,
+"eos_token_id": 1, "pretraining_tp": 1, "tie_word_embeddings": false, "rope_theta": 100.0,
+"rope_scaling": {"type": "yarn", "factor": 40, "beta_fast": 32, "beta_slow": 1, "mscale": 0.707,
+"mscale_all_dim": 0.707, "original_max_position_embeddings": 12}, "attention_bias": false,
+"attention_dropout": 0.0})";
+
+constexpr const char* kV3NoauxTc =
+    R"({"architectures": ["DeepseekV3ForCausalLM"], "model_type": "deepseek_v3", "vocab_size": 97,
+"hidden_size": 40, "intermediate_size": 64, "moe_intermediate_size": 12, "num_hidden_layers": 3,
+"num_attention_heads": 4, "num_key_value_heads": 4, "n_shared_experts": 1, "n_routed_experts":
+16, "ep_size": 1, "routed_scaling_factor": 2.5, "kv_lora_rank": 16, "q_lora_rank": 20,
+"qk_rope_head_dim": 8, "v_head_dim": 10, "qk_nope_head_dim": 12, "topk_method": "noaux_tc",
+"n_group": 4, "topk_group": 2, "num_experts_per_tok": 4, "moe_layer_freq": 1,
+"first_k_dense_replace": 1, "norm_topk_prob": true, "scoring_func": "sigmoid", "aux_loss_alpha":
+0.0, "seq_aux": true, "hidden_act": "silu", "max_position_embeddings": 128, "initializer_range":
+0.02, "rms_norm_eps": 1e-06, "use_cache": false, "bos_token_id": 0, "eos_token_id": 1,
+"pretraining_tp": 1, "tie_word_embeddings": false, "rope_theta": 10000.0, "rope_scaling": null,
+"attention_bias": false, "attention_dropout": 0.0, "rope_interleave": true})";
+
+std::string replaced(std::string text, const std::string& from, const std::string& to) {
+  const std::size_t at = text.find(from);
+  EXPECT_NE(at, std::string::npos) << from;
+  return text.replace(at, from.size(), to);
+}
+
+std::string sentence_of(const std::string& text) {
+  try {
+    parse_hf_config(text, "config.json");
+    return "accepted";
+  } catch (const ConfigError& error) {
+    return error.what();
+  }
+}
+
+TEST(HfConfig, ReadsTheGoldenConfigs) {
+  for (const char* text : {kV2LiteGreedy, kV2NormTopk, kV2QloraGroupLimited, kV2Yarn}) {
+    EXPECT_TRUE(parse_hf_config(text, "config.json").unknown_keys.empty());
+  }
+  const ModelConfig lite = parse_hf_config(kV2LiteGreedy, "config.json").model;
+  EXPECT_EQ(lite.vocab_size, 127);
+  EXPECT_EQ(lite.q_lora_rank, 0);
+  EXPECT_EQ(lite.n_group, 1);
+  EXPECT_EQ(lite.eos_token_id, 1);
+  const ModelConfig grouped = parse_hf_config(kV2QloraGroupLimited, "config.json").model;
+  EXPECT_EQ(grouped.q_lora_rank, 24);
+  EXPECT_EQ(grouped.topk_method, "group_limited_greedy");
+  EXPECT_EQ(grouped.n_group, 4);
+  EXPECT_EQ(grouped.routed_scaling_factor, 16.0);
+  EXPECT_FALSE(grouped.seq_aux);
+  EXPECT_TRUE(parse_hf_config(kV2NormTopk, "config.json").model.norm_topk_prob);
+  const ModelConfig yarn = parse_hf_config(kV2Yarn, "config.json").model;
+  EXPECT_TRUE(yarn.rope_scaling == (YarnConfig{.factor = 40.0,
+                                               .original_max_position_embeddings = 12,
+                                               .beta_fast = 32.0,
+                                               .beta_slow = 1.0,
+                                               .mscale = 0.707,
+                                               .mscale_all_dim = 0.707}));
+}
+
+TEST(HfConfig, WritesWhatItReads) {
+  for (const char* text : {kV2LiteGreedy, kV2NormTopk, kV2QloraGroupLimited, kV2Yarn}) {
+    const ModelConfig model = parse_hf_config(text, "config.json").model;
+    EXPECT_TRUE(parse_hf_config(to_hf_config(model), "again").model == model);
+  }
+  ModelConfig dense;
+  dense.n_routed_experts = dense.n_shared_experts = dense.num_experts_per_tok = 0;
+  EXPECT_TRUE(parse_hf_config(to_hf_config(dense), "again").model == dense);
+}
+
+TEST(HfConfig, WritesFloatsAsFloatsAndNoneAsNull) {
+  const std::string text = to_hf_config(ModelConfig{});
+  for (const char* piece :
+       {"\"routed_scaling_factor\": 1.0,", "\"rms_norm_eps\": 1e-06,", "\"rope_theta\": 10000.0,",
+        "\"q_lora_rank\": null,", "\"num_key_value_heads\": 4,", "\"rope_scaling\": null,"}) {
+    EXPECT_NE(text.find(piece), std::string::npos) << piece;
+  }
+}
+
+TEST(HfConfig, KeepsUnknownKeys) {
+  const std::string text =
+      replaced(kV2LiteGreedy, "{", "{\"zeta\": {\"a\": [1, 2.5]}, \"auto_map\": \"x\", ");
+  const HfConfig config = parse_hf_config(text, "config.json");
+  EXPECT_EQ(config.unknown_keys,
+            (std::vector<HfKey>{{"auto_map", "\"x\""}, {"zeta", "{\"a\":[1,2.5]}"}}));
+  const HfConfig again = parse_hf_config(to_hf_config(config.model, config.unknown_keys), "again");
+  EXPECT_EQ(again.unknown_keys, config.unknown_keys);
+}
+
+TEST(HfConfig, AcceptsTheFormsOthersWrite) {
+  EXPECT_EQ(
+      parse_hf_config(replaced(kV2LiteGreedy, "\"greedy\"", "\"gready\""), "c").model.topk_method,
+      "greedy");
+  const ModelConfig newer =
+      parse_hf_config(replaced(kV2LiteGreedy, "\"rope_scaling\": null",
+                               "\"rope_parameters\": {\"rope_type\": \"default\", "
+                               "\"rope_theta\": 500.0}"),
+                      "c")
+          .model;
+  EXPECT_EQ(newer.rope_theta, 500.0);
+  EXPECT_FALSE(newer.rope_scaling.has_value());
+  const ModelConfig yarn = parse_hf_config(replaced(kV2Yarn, "\"rope_scaling\": {\"type\"",
+                                                    "\"rope_parameters\": {\"rope_type\""),
+                                           "c")
+                               .model;
+  EXPECT_EQ(yarn.rope_scaling->factor, 40.0);
+  EXPECT_EQ(parse_hf_config(
+                replaced(kV2LiteGreedy, "\"eos_token_id\": 1", "\"eos_token_id\": [5, 6]"), "c")
+                .model.eos_token_id,
+            5);
+}
+
+struct Change {
+  const char* from;
+  const char* to;
+  const char* sentence;
+};
+
+TEST(HfConfig, RefusesByFileAndKey) {
+  const Change changes[] = {
+      {"\"softmax\"", "\"sigmoid\"", "config.json: scoring_func: expected softmax, got 'sigmoid'"},
+      {"\"silu\"", "\"gelu\"", "config.json: hidden_act: expected \"silu\", got \"gelu\""},
+      {"\"attention_bias\": false", "\"attention_bias\": true",
+       "config.json: attention_bias: expected false, got true"},
+      {"\"attention_dropout\": 0.0", "\"attention_dropout\": 0.1",
+       "config.json: attention_dropout: expected 0.0, got 0.1"},
+      {"\"greedy\"", "\"noaux_tc\"",
+       "config.json: topk_method: expected greedy or group_limited_greedy, got 'noaux_tc'"},
+      {"\"num_key_value_heads\": 4", "\"num_key_value_heads\": 2",
+       "config.json: num_key_value_heads: expected num_attention_heads 4, got 2"},
+      {"\"hidden_size\": 48", "\"hidden_size\": \"48\"",
+       "config.json: hidden_size: expected a whole number, got \"48\""},
+      {"\"hidden_size\": 48", "\"hidden_size\": 48.0",
+       "config.json: hidden_size: expected a whole number, got 48.0"},
+      {"\"hidden_size\": 48", "\"hidden_size\": 18446744073709551615",
+       "config.json: hidden_size: expected a whole number, got 18446744073709551615"},
+      {"\"hidden_size\": 48", "\"hidden_size\": -48",
+       "config.json: hidden_size: expected 1 to 65536, got -48"},
+      {"\"hidden_size\": 48,", "",
+       "config.json: hidden_size: expected a whole number, got nothing"},
+      {"\"hidden_size\": 48", "\"hidden_size\": 48, \"hidden_size\": 49",
+       "config.json: hidden_size: is given twice"},
+      {"\"q_lora_rank\": null,", "",
+       "config.json: q_lora_rank: expected a whole number or null, got nothing"},
+      {"\"seq_aux\": true", "\"seq_aux\": 1",
+       "config.json: seq_aux: expected true or false, got 1"},
+      {"\"rope_theta\": 10000.0", "\"rope_theta\": 1e999",
+       "config.json: holds a number too large to read"},
+      {"\"rope_theta\": 10000.0", "\"rope_theta\": NaN", "config.json:10:85: is not valid JSON"},
+      {"\"num_experts_per_tok\": 3", "\"num_experts_per_tok\": 9",
+       "config.json: num_experts_per_tok: expected 1 to n_routed_experts 8, got 9"},
+      {"\"rope_scaling\": null", "\"rope_scaling\": {\"type\": \"linear\", \"factor\": 2}",
+       "config.json: rope_scaling.type: expected yarn or default, got 'linear'"},
+      {"\"rope_scaling\": null", "\"rope_scaling\": {\"type\": \"yarn\"}",
+       "config.json: rope_scaling.factor: expected a number, got nothing"},
+      {"\"rope_scaling\": null",
+       "\"rope_scaling\": {\"rope_type\": \"yarn\", \"factor\": 2, "
+       "\"original_max_position_embeddings\": 64, \"attention_factor\": 1.5}",
+       "config.json: rope_scaling.attention_factor: is not supported"},
+      {"\"rope_scaling\": null", "\"rope_scaling\": []",
+       "config.json: rope_scaling: expected an object or null, got []"},
+      {"\"use_cache\": false", "\"quantization_config\": {\"quant_method\": \"fp8\"}",
+       "config.json: quantization_config: expected null, got {\"quant_method\":\"fp8\"}"},
+      {"{", "[", "config.json:1:17: is not valid JSON"},
+  };
+  for (const Change& c : changes) {
+    EXPECT_EQ(sentence_of(replaced(kV2LiteGreedy, c.from, c.to)), c.sentence) << c.to;
+  }
+  EXPECT_EQ(sentence_of(kV3NoauxTc),
+            "config.json: model_type: expected \"deepseek_v2\", got \"deepseek_v3\"");
+  EXPECT_EQ(sentence_of("[]"), "config.json: expected a JSON object");
+  EXPECT_EQ(sentence_of(""), "config.json:1:1: is not valid JSON");
+  EXPECT_EQ(sentence_of(std::string(1'000'000, '[')),
+            "config.json:1:65: is nested more than 64 deep");
+  EXPECT_EQ(sentence_of(std::string((1 << 20) + 1, ' ')),
+            "config.json: is longer than 1048576 bytes");
+  EXPECT_THROW(read_hf_config("no/such/config.json"), ConfigError);
+}
+
+// Damaged files are read or refused in one line, never anything else.
+TEST(HfConfig, DamagedTextsAreOneLine) {
+  std::mt19937 random(11);
+  const std::string alphabet = "{}[],:\"\\ 019.eE-ntf\n\xff\x01";
+  for (int round = 0; round < 3000; ++round) {
+    std::string text = kV2Yarn;
+    for (int edits = 1 + random() % 3; edits > 0; --edits) {
+      const std::size_t at = random() % text.size();
+      if (random() % 2 == 0)
+        text[at] = alphabet[random() % alphabet.size()];
+      else
+        text.erase(at, random() % 12);
+    }
+    const std::string sentence = sentence_of(text);
+    ASSERT_EQ(sentence.find('\n'), std::string::npos) << sentence;
+    ASSERT_LT(sentence.size(), 400u) << sentence;
+  }
+}
+
+}  // namespace
+}  // namespace quern

@@ -1,0 +1,370 @@
+// SPDX-License-Identifier: MIT
+// Recipes: text to structs and back, overrides, and the sentence that answers each mistake.
+#include "quern/recipes/recipe.h"
+
+#include <google/protobuf/descriptor.h>
+#include <google/protobuf/text_format.h>
+#include <google/protobuf/util/message_differencer.h>
+#include <gtest/gtest.h>
+
+#include <filesystem>
+#include <map>
+#include <random>
+#include <set>
+
+#include "quern/autograd/error.h"
+#include "recipe.pb.h"
+
+namespace quern {
+namespace {
+
+using google::protobuf::FieldDescriptor;
+using google::protobuf::Message;
+using google::protobuf::TextFormat;
+
+// Every field of the schema, none at its default; a test checks both.
+constexpr const char* kEveryField = R"(
+model {
+  vocab_size: 1000 hidden_size: 96 intermediate_size: 200 moe_intermediate_size: 48
+  num_hidden_layers: 5 num_attention_heads: 3 q_lora_rank: 40 kv_lora_rank: 36
+  qk_nope_head_dim: 20 qk_rope_head_dim: 12 v_head_dim: 28
+  n_routed_experts: 24 n_shared_experts: 2 num_experts_per_tok: 6
+  n_group: 8 topk_group: 4 topk_method: "group_limited_greedy" scoring_func: "softmax"
+  norm_topk_prob: true routed_scaling_factor: 2.5 first_k_dense_replace: 2 moe_layer_freq: 3
+  aux_loss_alpha: 0.003 seq_aux: false rms_norm_eps: 1e-5 rope_theta: 5000
+  rope_scaling {
+    factor: 40 original_max_position_embeddings: 512 beta_fast: 16 beta_slow: 2
+    mscale: 0.707 mscale_all_dim: 0.7
+  }
+  max_position_embeddings: 4096 initializer_range: 0.006 embedding_init_std: 0.5
+  tie_word_embeddings: true bos_token_id: 3 eos_token_id: 4
+}
+data {
+  train { path: "a.h5" weight: 3 }
+  train { path: "b \"\303\251\".h5" weight: 0.25 }
+  validation: "v.h5" validation: "w.h5"
+  tokenizer: "t.json" sequence_length: 1024 mask_across_documents: true
+}
+optim {
+  lr: 0.002 min_lr_ratio: 0.01 warmup_steps: 7 schedule: "multistep" decay_fraction: 0.3
+  multistep_fractions: [0.5, 0.75, 0.95] multistep_factors: [0.5, 0.4, 0.3]
+  beta1: 0.8 beta2: 0.98 eps: 1e-9 weight_decay: 0.05
+  decay_embeddings: true decay_norms: true decay_gate: false max_grad_norm: 0.7
+}
+train {
+  steps: 5000 target_minutes: 2.5 batch_sequences: 48 batch_sequences_start: 24
+  batch_rampup_tokens: 100000 micro_batch_sequences: 6 lanes: 4 seed: 99 threads: 5
+  recompute: true dtype: "fp32" log_every: 11 eval_every: 22 eval_max_tokens: 33
+  checkpoint_every: 44 keep_checkpoints: 55 sample_every: 66 sample_prompts: "one"
+  sample_prompts: "two\nlines" sample_tokens: 77 init_from: "ckpt"
+}
+)";
+
+// The shortest valid recipe.
+constexpr const char* kShort = "data { train { path: 'a.h5' } }\ntrain { steps: 1000 }\n";
+
+proto::Recipe as_message(const std::string& text) {
+  proto::Recipe message;
+  EXPECT_TRUE(TextFormat::ParseFromString(text, &message));
+  return message;
+}
+
+// Calls f(message, field) for every field of the schema below `message`, entering the first
+// element of lists.
+void for_each_schema_field(const Message& message, const auto& f) {
+  const auto* reflection = message.GetReflection();
+  for (int i = 0; i < message.GetDescriptor()->field_count(); ++i) {
+    const FieldDescriptor* field = message.GetDescriptor()->field(i);
+    f(message, field);
+    if (field->cpp_type() != FieldDescriptor::CPPTYPE_MESSAGE) continue;
+    if (!field->is_repeated()) {
+      for_each_schema_field(reflection->GetMessage(message, field), f);
+    } else if (reflection->FieldSize(message, field) > 0) {
+      for_each_schema_field(reflection->GetRepeatedMessage(message, field, 0), f);
+    }
+  }
+}
+
+std::string value_text(const Message& message, const FieldDescriptor* field) {
+  std::string all;
+  const int size = field->is_repeated() ? message.GetReflection()->FieldSize(message, field) : 1;
+  for (int i = 0; i < size; ++i) {
+    std::string one;
+    TextFormat::PrintFieldValueToString(message, field, field->is_repeated() ? i : -1, &one);
+    all += one + ";";
+  }
+  return all;
+}
+
+TEST(RecipeFields, TheSampleSetsEveryFieldToSomethingElse) {
+  const proto::Recipe sample = as_message(kEveryField);
+  Recipe defaults;
+  defaults.model.rope_scaling.emplace();
+  defaults.data.train.emplace_back();
+  std::map<std::string, std::string> default_values;
+  for_each_schema_field(as_message(to_text(defaults)),
+                        [&](const Message& m, const FieldDescriptor* f) {
+                          default_values[f->full_name()] = value_text(m, f);
+                        });
+  const std::set<std::string> one_valued = {"scoring_func", "dtype"};
+  int fields = 0;
+  for_each_schema_field(sample, [&](const Message& m, const FieldDescriptor* f) {
+    ++fields;
+    EXPECT_TRUE(f->is_repeated() ? m.GetReflection()->FieldSize(m, f) > 0
+                                 : m.GetReflection()->HasField(m, f))
+        << f->full_name() << " is missing in kEveryField";
+    if (one_valued.contains(f->name())) return;
+    EXPECT_NE(value_text(m, f), default_values.at(f->full_name())) << f->full_name();
+  });
+  EXPECT_GE(fields, 80);
+}
+
+TEST(RecipeFields, NoneIsDroppedOnTheWay) {
+  const Recipe recipe = parse_recipe(kEveryField, "every.textproto");
+  std::string difference;
+  google::protobuf::util::MessageDifferencer differencer;
+  differencer.ReportDifferencesToString(&difference);
+  EXPECT_TRUE(differencer.Compare(as_message(kEveryField), as_message(to_text(recipe))))
+      << difference;
+  EXPECT_TRUE(parse_recipe(to_text(recipe), "again") == recipe);
+}
+
+TEST(RecipeFields, MissingOnesHaveTheDefaultsOfTheStructs) {
+  Recipe expected;
+  expected.data.train = {{.path = "a.h5"}};
+  expected.train.steps = 1000;
+  const Recipe recipe = parse_recipe(kShort, "short.textproto");
+  EXPECT_TRUE(recipe == expected);
+  EXPECT_FALSE(recipe.model.rope_scaling.has_value());
+  EXPECT_TRUE(parse_recipe(to_text(recipe), "again") == recipe);
+}
+
+TEST(RecipeText, WritesEveryFieldAndReadableText) {
+  const std::string text = to_text(parse_recipe(kEveryField, "every.textproto"));
+  EXPECT_NE(text.find("hidden_size: 96\n"), std::string::npos);
+  EXPECT_NE(text.find("seq_aux: false\n"), std::string::npos);
+  EXPECT_NE(text.find("path: \"b \\\"\xC3\xA9\\\".h5\"\n"), std::string::npos);
+}
+
+TEST(RecipeFiles, AllRecipesOfTheHouseAreValid) {
+  int recipes = 0;
+  for (const auto& entry : std::filesystem::directory_iterator("recipes")) {
+    if (entry.path().extension() != ".textproto") continue;
+    EXPECT_NO_THROW(load_recipe(entry.path().string())) << entry.path();
+    ++recipes;
+  }
+  EXPECT_GE(recipes, 3);
+}
+
+TEST(Overrides, SetScalarsListsAndEntries) {
+  const std::vector<std::string> overrides = {
+      "model.hidden_size=512",     "optim.lr=3e-4",
+      "optim.schedule=wsd",        "train.recompute=true",
+      "data.train[1].weight=2",    "data.train[0].path=c=d.h5",
+      "train.sample_prompts='x'",  "optim.multistep_fractions=[0.1, 0.2, 0.3]",
+      "data.validation=['p','q']", "model.rope_scaling.factor=8",
+      "train.init_from=some/path", "train.steps=9000"};
+  const Recipe recipe = parse_recipe(kEveryField, "every.textproto", overrides);
+  EXPECT_EQ(recipe.model.hidden_size, 512);
+  EXPECT_EQ(recipe.optim.lr, 3e-4);
+  EXPECT_EQ(recipe.optim.schedule, "wsd");
+  EXPECT_EQ(recipe.data.train[1].weight, 2.0);
+  EXPECT_EQ(recipe.data.train[0].path, "c=d.h5");
+  EXPECT_EQ(recipe.train.sample_prompts, std::vector<std::string>{"x"});
+  EXPECT_EQ(recipe.optim.multistep_fractions, (std::vector<double>{0.1, 0.2, 0.3}));
+  EXPECT_EQ(recipe.data.validation, (std::vector<std::string>{"p", "q"}));
+  EXPECT_EQ(recipe.model.rope_scaling->factor, 8.0);
+  EXPECT_EQ(recipe.train.init_from, "some/path");
+  EXPECT_EQ(recipe.train.steps, 9000);
+}
+
+std::string sentence_of(const std::string& text, const std::vector<std::string>& overrides = {}) {
+  try {
+    parse_recipe(text, "r", overrides);
+    return "accepted";
+  } catch (const ConfigError& error) {
+    return error.what();
+  }
+}
+
+struct BadText {
+  std::string text;
+  const char* sentence;
+};
+
+TEST(RecipeErrors, PointToTheTextAndNameTheFact) {
+  const std::string nul("model {\n\0}", 10);
+  const BadText bad[] = {
+      // Names.
+      {"model {\n  hiden_size: 512\n}",
+       "r:2:3: no field named 'hiden_size' in model (did you mean 'hidden_size'?)"},
+      {"modle { }", "r:1:1: no field named 'modle' in the recipe (did you mean 'model'?)"},
+      {"model {\n\tlr: 1\n}", "r:2:2: no field named 'lr' in model (did you mean 'optim.lr'?)"},
+      {"data { train { file: 'x' } }", "r:1:16: no field named 'file' in data.train"},
+      {"model { rope_scaling { type: 'yarn' } }",
+       "r:1:24: no field named 'type' in model.rope_scaling"},
+      {"hidden_size: 5",
+       "r:1:1: no field named 'hidden_size' in the recipe (did you mean 'model.hidden_size'?)"},
+      {"optim { zzzzzzzz: 5 }", "r:1:9: no field named 'zzzzzzzz' in optim"},
+      // Types and syntax.
+      {"model { hidden_size: big }", "r:1:22: expected a whole number, got big"},
+      {"model { hidden_size: 1.5 }", "r:1:22: expected a whole number, got 1.5"},
+      {"model { hidden_size: '5' }", "r:1:22: expected a whole number, got '5'"},
+      {"model { hidden_size: 99999999999999999999 }",
+       "r:1:22: integer out of range (99999999999999999999)"},
+      {"optim {\n  lr: fast }", "r:2:7: expected a number, got fast"},
+      {"train { recompute: maybe }", "r:1:20: expected true or false, got maybe"},
+      {"train { recompute: 2 }", "r:1:20: integer out of range (2)"},
+      {"train { dtype: fp32 }", "r:1:16: expected a text in quotes, got fp32"},
+      {"model { hidden_size: 1 hidden_size: 2 }", "r:1:24: 'hidden_size' is given twice"},
+      {"model { } model { }", "r:1:11: 'model' is given twice"},
+      {"model { hidden_size 5 }", "r:1:21: expected \":\", found \"5\""},
+      {"model {\n  hidden_size: 5\n",
+       "r:3:1: expected the name of a field, got the end of the text"},
+      {"train { init_from: 'abc\n' }", "r:1:24: string literals cannot cross line boundaries"},
+      {"model: 5", "r:1:8: expected \"{\", found \"5\""},
+      {"1: 5", "r:1:1: expected the name of a field, got 1"},
+      {"[a.b.c]: 5",
+       "r:1:8: extension \"a.b.c\" is not defined or is not an extension of "
+       "\"quern.proto.Recipe\""},
+      {"data { train: [{ path: 'a' }, { weight: x }] }", "r:1:41: expected a number, got x"},
+      // Bytes.
+      {nul, "r:2:1: a NUL byte in a text"},
+      {"\xEF\xBB\xBFmodel {}",
+       "r:1:1: begins with a byte-order mark (save it as UTF-8 without one)"},
+      {"train { init_from: 'a\\0b' }", "r:1:9: train.init_from: contains a NUL byte"},
+      {"\x01", "r:1:1: invalid control characters encountered in text"},
+      {"model { \xC3\xA9: 1 }", "r:1:9: interpreting non ascii codepoint 195"},
+      {std::string((1 << 20) + 1, ' '), "r: is longer than 1048576 bytes"},
+      // Values, with the place of the field.
+      {"", "r: data.train: names no token file"},
+      {"data { train { path: '' } }", "r:1:16: data.train[0].path: is empty"},
+      {"data {\n  train { path: 'a' }\n  train { path: 'b' weight: -1 }\n}",
+       "r:3:21: data.train[1].weight: expected 1e-09 to 1e+09, got -1"},
+      {"data { train { path: 'a' } validation: ['b', ''] }",
+       "r:1:28: data.validation[1]: is empty"},
+      {"data { train { path: 'a' } sequence_length: 4096 }",
+       "r:1:28: data.sequence_length: expected 2 to model.max_position_embeddings 2048, got 4096"},
+      {"model {\n  num_experts_per_tok: 20\n}",
+       "r:2:3: model.num_experts_per_tok: expected 1 to n_routed_experts 16, got 20"},
+      {"model { n_routed_experts: 3 }",
+       "r: model.num_experts_per_tok: expected 1 to n_routed_experts 3, got 4"},
+      {"model { rope_scaling {\n factor: 0 } }",
+       "r:2:2: model.rope_scaling.factor: expected 1 to 1e+06, got 0"},
+      {"optim {\n  lr: nan\n}", "r:2:3: optim.lr: expected a finite number, got nan"},
+      {"optim { multistep_factors: [0.1, inf] }",
+       "r:1:9: optim.multistep_factors[1]: expected a finite number, got inf"},
+      {kShort + std::string("optim { lr: 0 }"),
+       "r:3:9: optim.lr: expected more than 0, at most 10, got 0"},
+      {kShort + std::string("optim { lr: -inf }"),
+       "r:3:9: optim.lr: expected a finite number, got -inf"},
+      {kShort + std::string("optim { warmup_steps: 1001 }"),
+       "r:3:9: optim.warmup_steps: expected 0 to train.steps 1000, got 1001"},
+      {kShort + std::string("optim { schedule: 'linear' }"),
+       "r:3:9: optim.schedule: expected constant, cosine, wsd or multistep, got 'linear'"},
+      {kShort + std::string("optim { beta2: 1 }"),
+       "r:3:9: optim.beta2: expected 0 to 0.9999999, got 1"},
+      {kShort + std::string("optim { multistep_fractions: 0.5 }"),
+       "r: optim.multistep_factors: expected as many as multistep_fractions, 1, got 2"},
+      {kShort + std::string("optim { multistep_fractions: [0.9, 0.8] }"),
+       "r:3:9: optim.multistep_fractions[1]: expected more than the one before, 0.9, got 0.8"},
+      {"data { train { path: 'a' } }", "r: train.steps: give steps or target_minutes"},
+      {"data { train { path: 'a' } }\ntrain { steps: 5 batch_sequences: 12 }",
+       "r:2:18: train.batch_sequences: expected a multiple of lanes * micro_batch_sequences, 8, "
+       "got 12"},
+      {"data { train { path: 'a' } }\ntrain { steps: 5 batch_sequences_start: 8 }",
+       "r: train.batch_rampup_tokens: goes with batch_sequences_start: give both or neither"},
+      {"data { train { path: 'a' } }\ntrain { steps: 5 dtype: 'fp8' }",
+       "r:2:18: train.dtype: expected fp32, got 'fp8'"},
+      {"data { train { path: 'a' } }\ntrain { steps: 5 sample_every: 5 }",
+       "r:2:18: train.sample_every: samples need data.tokenizer"},
+      {"data { train { path: 'a' } }\ntrain { steps: -5 }",
+       "r:2:9: train.steps: expected 0 to 1000000000, got -5"},
+  };
+  for (const BadText& b : bad) EXPECT_EQ(sentence_of(b.text), b.sentence) << b.text.substr(0, 200);
+}
+
+struct BadOverride {
+  const char* text;
+  const char* sentence;
+};
+
+TEST(RecipeErrors, OfOverridesShowTheOverride) {
+  const BadOverride bad[] = {
+      {"model.hiden_size=512",
+       "--set model.hiden_size=512: no field named 'hiden_size' in model (did you mean "
+       "'hidden_size'?)"},
+      {"modl.hidden_size=512",
+       "--set modl.hidden_size=512: no field named 'modl' in the recipe (did you mean 'model'?)"},
+      {"model.hidden_size", "--set model.hidden_size: expected path=value"},
+      {"model.hidden_size=", "--set model.hidden_size=: expected a whole number, got ''"},
+      {"model.hidden_size=big", "--set model.hidden_size=big: expected a whole number, got 'big'"},
+      {"model.hidden_size=5 vocab_size: 7",
+       "--set model.hidden_size=5 vocab_size: 7: expected a whole number, got '5 vocab_size: 7'"},
+      {"model.hidden_size=[5, 6]",
+       "--set model.hidden_size=[5, 6]: expected a whole number, got '[5, 6]'"},
+      {"model.hidden_size=-5",
+       "--set model.hidden_size=-5: model.hidden_size: expected 1 to 65536, got -5"},
+      {"model..hidden_size=5",
+       "--set model..hidden_size=5: 'model..hidden_size' is not the path of a field"},
+      {".=5", "--set .=5: '.' is not the path of a field"},
+      {"=5", "--set =5: '' is not the path of a field"},
+      {"model=5", "--set model=5: 'model' is a group of fields (set one of them)"},
+      {"model.hidden_size.x=5", "--set model.hidden_size.x=5: 'hidden_size' has no fields"},
+      {"model[0].hidden_size=5", "--set model[0].hidden_size=5: 'model' is not a list"},
+      {"data.train.path=a",
+       "--set data.train.path=a: 'train' needs the index of one of its 1 entries (as in train[0])"},
+      {"data.train[1].path=a",
+       "--set data.train[1].path=a: 'train' needs the index of one of its 1 entries (as in "
+       "train[0])"},
+      {"data.train[-1].path=a",
+       "--set data.train[-1].path=a: 'data.train[-1].path' is not the path of a field"},
+      {"data.train[99999999999].path=a",
+       "--set data.train[99999999999].path=a: 'data.train[99999999999].path' is not the path of a "
+       "field"},
+      {"data.train=a", "--set data.train=a: 'train' is a group of fields (set one of them)"},
+      {"train.sample_prompts[0]=a",
+       "--set train.sample_prompts[0]=a: 'sample_prompts' is set as a whole"},
+      {"train.sample_prompts=['a'",
+       "--set train.sample_prompts=['a': expected a text in quotes, or [a list], got '['a''"},
+      {"train.recompute=yes", "--set train.recompute=yes: expected true or false, got 'yes'"},
+      {"optim.lr=nan", "--set optim.lr=nan: optim.lr: expected a finite number, got nan"},
+      {"optim.multistep_factors=[0.1,2]",
+       "--set optim.multistep_factors=[0.1,2]: optim.multistep_factors[1]: expected 1e-09 to 1, "
+       "got 2"},
+      {"train.init_from='a\nb",
+       "--set train.init_from='a b: expected a text in quotes, got ''a b'"},
+  };
+  for (const BadOverride& b : bad) EXPECT_EQ(sentence_of(kShort, {b.text}), b.sentence) << b.text;
+}
+
+TEST(RecipeErrors, OfFiles) {
+  EXPECT_THROW(load_recipe("no/such/recipe.textproto"), ConfigError);
+  EXPECT_THROW(load_recipe("recipes"), ConfigError);    // a folder
+  EXPECT_THROW(load_recipe("/dev/zero"), ConfigError);  // no end
+}
+
+// Damaged recipes are read or refused in one line, never anything else.
+TEST(RecipeErrors, OfDamagedTextsAreOneLine) {
+  std::mt19937 random(7);
+  const std::string whole = kEveryField;
+  const std::string alphabet = "{}[]<>:;,.'\"#-+\n\t\\ 09azlr_\x01\xff";
+  for (int round = 0; round < 3000; ++round) {
+    std::string text = whole;
+    for (int edits = 1 + random() % 3; edits > 0; --edits) {
+      const std::size_t at = random() % text.size();
+      if (random() % 3 == 0)
+        text.erase(at, random() % 20);
+      else if (random() % 2 == 0)
+        text[at] = alphabet[random() % alphabet.size()];
+      else
+        text.insert(at, 1, alphabet[random() % alphabet.size()]);
+    }
+    const std::string sentence = sentence_of(text);
+    ASSERT_EQ(sentence.find('\n'), std::string::npos) << sentence;
+    ASSERT_LT(sentence.size(), 400u) << sentence;
+  }
+}
+
+}  // namespace
+}  // namespace quern
