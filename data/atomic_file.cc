@@ -1,0 +1,124 @@
+// SPDX-License-Identifier: MIT
+#include "quern/data/atomic_file.h"
+
+#include <fcntl.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <cstdio>
+#include <cstring>
+#include <utility>
+
+#include "quern/autograd/error.h"
+
+namespace quern {
+namespace {
+
+namespace fs = std::filesystem;
+
+[[noreturn]] void io_failure(const fs::path& path, const std::string& what, int error) {
+  throw IoError({.file = path.string(), .what = what, .actual = std::strerror(error)});
+}
+
+// An open file descriptor; closed at the end of the scope, whatever happens.
+class Descriptor {
+ public:
+  Descriptor(const fs::path& path, int flags)
+      : fd_(::open(path.c_str(), flags | O_CLOEXEC, 0666)) {}
+  ~Descriptor() {
+    if (fd_ >= 0) ::close(fd_);
+  }
+  Descriptor(const Descriptor&) = delete;
+  Descriptor& operator=(const Descriptor&) = delete;
+  explicit operator bool() const { return fd_ >= 0; }
+  int get() const { return fd_; }
+  int close() { return ::close(std::exchange(fd_, -1)); }
+
+ private:
+  int fd_;
+};
+
+void sync(const fs::path& path, int flags) {
+  const Descriptor fd(path, flags);
+  if (!fd || ::fsync(fd.get()) != 0) io_failure(path, "cannot be made durable", errno);
+}
+
+fs::path folder_of(const fs::path& path) {
+  return path.has_parent_path() ? path.parent_path() : fs::path(".");
+}
+
+}  // namespace
+
+PendingFile::PendingFile(fs::path target) : target_(std::move(target)), temporary_(target_) {
+  temporary_ += ".tmp";
+  std::error_code error;
+  fs::create_directories(folder_of(target_), error);
+  if (!error) fs::remove(temporary_, error);
+  if (error) {
+    throw IoError(
+        {.file = target_.string(), .what = "cannot be written", .actual = error.message()});
+  }
+}
+
+PendingFile::~PendingFile() {
+  std::error_code ignored;  // nothing better can be done while unwinding
+  if (!published_) fs::remove(temporary_, ignored);
+}
+
+void PendingFile::publish() {
+  sync(temporary_, O_RDONLY);
+  if (std::rename(temporary_.c_str(), target_.c_str()) != 0) {
+    io_failure(target_, "cannot be replaced", errno);
+  }
+  published_ = true;
+  sync(folder_of(target_), O_RDONLY | O_DIRECTORY);
+}
+
+void write_file_atomically(const fs::path& path, std::string_view text) {
+  PendingFile pending(path);
+  {
+    Descriptor fd(pending.temporary(), O_WRONLY | O_CREAT | O_EXCL);
+    if (!fd) io_failure(path, "cannot be written", errno);
+    while (!text.empty()) {
+      const ssize_t n = ::write(fd.get(), text.data(), text.size());
+      if (n < 0 && errno == EINTR) continue;
+      if (n < 0) io_failure(path, "cannot be written", errno);
+      text.remove_prefix(size_t(n));
+    }
+    if (fd.close() != 0) io_failure(path, "cannot be written", errno);
+  }
+  pending.publish();
+}
+
+std::string read_file(const fs::path& path, i64 max_bytes) {
+  const Descriptor fd(path, O_RDONLY);
+  struct stat info {};
+  if (!fd || ::fstat(fd.get(), &info) != 0) {
+    throw DataError(
+        {.file = path.string(), .what = "cannot be opened", .actual = std::strerror(errno)});
+  }
+  if (S_ISDIR(info.st_mode)) throw DataError({.file = path.string(), .what = "is a folder"});
+  // Read in growing pieces: the size is not known beforehand for pipes and the like.
+  std::string text;
+  for (size_t have = 0;;) {
+    text.resize(std::max({have + (size_t(1) << 16), size_t(info.st_size) + 1, have * 3 / 2}));
+    text.resize(std::min(text.size(), size_t(max_bytes) + 1));
+    const ssize_t n = ::read(fd.get(), text.data() + have, text.size() - have);
+    if (n < 0 && errno == EINTR) continue;
+    if (n < 0) io_failure(path, "cannot be read", errno);
+    have += size_t(n);
+    if (i64(have) > max_bytes) {
+      throw DataError({.file = path.string(),
+                       .what = "is too large",
+                       .expected = "at most " + std::to_string(max_bytes) + " bytes"});
+    }
+    if (n == 0) {
+      text.resize(have);
+      return text;
+    }
+  }
+}
+
+}  // namespace quern

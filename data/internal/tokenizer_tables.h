@@ -1,0 +1,67 @@
+// SPDX-License-Identifier: MIT
+// The lookups that a tokenizer's parts are turned into once, for encoding.
+#pragma once
+
+#include <array>
+#include <bitset>
+#include <cstdint>
+#include <limits>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "quern/data/tokenizer.h"
+
+namespace quern::internal {
+
+inline constexpr i32 kNoRank = std::numeric_limits<i32>::max();
+
+// (left, right) -> rank, in an open-addressed table with linear probing.
+class MergeRanks {
+ public:
+  explicit MergeRanks(std::size_t merges);
+  bool insert(i32 left, i32 right, i32 rank);  // false when the pair has a rank already
+  i32 find(i32 left, i32 right) const;         // kNoRank when the pair does not merge
+
+ private:
+  struct Slot {
+    std::uint64_t pair = 0;
+    i32 rank = kNoRank;
+  };
+  std::size_t slot_of(std::uint64_t pair) const;  // the pair's, or the empty one it would take
+  std::vector<Slot> slots_;
+  int shift_;
+};
+
+// The longest of a set of strings that a text starts with.
+class AddedMatcher {
+ public:
+  explicit AddedMatcher(const std::vector<TokenizerParts::Added>& added);
+  const TokenizerParts::Added* longest_prefix(std::string_view text) const;
+  const TokenizerParts::Added* find(std::string_view content) const;
+
+ private:
+  std::vector<const TokenizerParts::Added*> by_content_;  // sorted
+  std::bitset<256> first_bytes_;
+};
+
+struct TokenizerTables {
+  TokenizerTables(TokenizerParts unchecked, const std::string& file);  // throws DataError
+  TokenizerTables(const TokenizerTables&) = delete;  // `added` points into `parts`
+  TokenizerTables& operator=(const TokenizerTables&) = delete;
+
+  TokenizerParts parts;
+  std::array<i32, 256> byte_ids;
+  MergeRanks ranks;
+  AddedMatcher added;
+};
+
+// Appends the ids of one piece of text. Both give the same ids: the pair of lowest rank merges
+// first, the leftmost on a tie. The first takes time quadratic in the length, the second
+// n log n.
+void encode_short_piece(const TokenizerTables& tables, std::string_view piece,
+                        std::vector<i32>& ids);
+void encode_long_piece(const TokenizerTables& tables, std::string_view piece,
+                       std::vector<i32>& ids);
+
+}  // namespace quern::internal

@@ -1,0 +1,51 @@
+// SPDX-License-Identifier: MIT
+// From text to what training reads: a tokenizer, a training part and a validation part.
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "quern/autograd/kernels/types.h"
+
+namespace quern {
+
+struct PrepareOptions {
+  std::vector<std::filesystem::path> train;       // sources, as read_corpus() takes them
+  std::vector<std::filesystem::path> validation;  // sources held out as wholes
+  double validation_fraction = 0;                 // or: this part of the training sources
+  bool split_by_position =
+      false;  // the fraction is the end of each file, not a choice of documents
+  i32 vocab_size = 8192;
+  std::optional<std::filesystem::path> tokenizer;  // instead of training one
+  std::filesystem::path out;                       // a folder
+  std::uint64_t seed = 0;                          // chooses the documents
+};
+
+struct PreparedSource {
+  std::string name;
+  i64 documents = 0;
+  i64 bytes = 0;
+  i64 tokens = 0;
+  double bytes_per_token() const { return double(bytes) / double(tokens); }
+};
+
+struct PrepareReport {
+  std::vector<PreparedSource> train;
+  std::vector<PreparedSource> validation;  // empty without a validation part
+  i32 vocab_size = 0;
+  std::string tokenizer_sha256;
+  i64 invalid_utf8_bytes = 0;
+};
+
+// Writes tokenizer.json, train.h5 and, if there is a validation part, validation.h5 into `out`. The
+// tokenizer is trained on the training part alone. By document, the rounded fraction of them (at
+// least one) with the smallest hashes of (seed, number) is held out; by position, a file of n bytes
+// is cut at floor((1 - fraction) * n), moved back to the beginning of a UTF-8 character. The result
+// depends on options and text only, not on threads. Throws ConfigError for options that do not go
+// together, DataError for sources that cannot be used, IoError when writing fails.
+PrepareReport prepare(const PrepareOptions& options);
+
+}  // namespace quern

@@ -1,0 +1,297 @@
+// SPDX-License-Identifier: MIT
+// tokenizer.json in and out. Reading accepts exactly what is understood, and refuses the rest by
+// name; writing gives one canonical text, a token or merge to the line.
+#include <algorithm>
+#include <initializer_list>
+#include <unordered_map>
+
+#include "quern/autograd/error.h"
+#include "quern/data/atomic_file.h"
+#include "quern/data/internal/bounded_json.h"
+#include "quern/data/internal/byte_alphabet.h"
+#include "quern/data/tokenizer.h"
+
+namespace quern {
+namespace {
+
+using nlohmann::json;
+
+constexpr i64 kMaxVocab = 1 << 22;
+constexpr std::size_t kMaxMerges = 2'000'000;
+
+// A short form of a value for a message.
+std::string shown(const json& value) {
+  std::string text = value.is_structured()
+                         ? std::string(value.type_name())
+                         : value.dump(-1, ' ', false, json::error_handler_t::replace);
+  if (text.size() > 80) text = text.substr(0, 80) + "...";
+  return text;
+}
+
+class Reader {
+ public:
+  Reader(std::string_view text, const std::string& file)
+      : file_(file), root_(parse_bounded_json(text, file)) {}
+
+  TokenizerParts read() {
+    check_keys(root_, "",
+               {"version", "truncation", "padding", "added_tokens", "normalizer", "pre_tokenizer",
+                "post_processor", "decoder", "model"});
+    expect(root_, "", "version", {"1.0"}, true);
+    for (const char* key : {"truncation", "padding", "normalizer"}) {
+      expect(root_, "", key, {nullptr}, true);
+    }
+    check_pre_tokenizer(member(root_, "", "pre_tokenizer"));
+    if (root_.contains("post_processor") && !root_["post_processor"].is_null()) {
+      check_byte_level(root_["post_processor"], "post_processor");
+    }
+    check_byte_level(member(root_, "", "decoder"), "decoder");
+    const json& model = member(root_, "", "model");
+    check_model(model);
+    read_added();
+    read_vocab(member(model, "model", "vocab"));
+    read_merges(member(model, "model", "merges"));
+    return std::move(parts_);
+  }
+
+ private:
+  [[noreturn]] void refuse(const std::string& key, const std::string& expected,
+                           const json& actual) const {
+    throw DataError({.file = file_, .key = key, .expected = expected, .actual = shown(actual)});
+  }
+
+  static std::string path(const std::string& parent, const std::string& key) {
+    return parent.empty() ? key : parent + "." + key;
+  }
+
+  void check_keys(const json& object, const std::string& where,
+                  std::initializer_list<std::string_view> known) const {
+    if (!object.is_object()) refuse(where, "an object", object);
+    for (const auto& [key, value] : object.items()) {
+      if (std::find(known.begin(), known.end(), key) == known.end()) {
+        throw DataError({.file = file_, .key = path(where, key), .what = "unknown key"});
+      }
+    }
+  }
+
+  const json& member(const json& object, const std::string& where, const std::string& key) const {
+    if (!object.contains(key)) {
+      throw DataError({.file = file_, .key = path(where, key), .what = "is missing"});
+    }
+    return object[key];
+  }
+
+  // object[key] is one of the values; absent is fine when the format's default is among them.
+  void expect(const json& object, const std::string& where, const std::string& key,
+              std::initializer_list<json> values, bool may_be_absent) const {
+    if (may_be_absent && !object.contains(key)) return;
+    const json& value = member(object, where, key);
+    if (std::find(values.begin(), values.end(), value) != values.end()) return;
+    refuse(path(where, key), shown(*values.begin()), value);
+  }
+
+  // Post-processor and decoder: their flags concern offsets into the text, which nobody asks for.
+  void check_byte_level(const json& object, const std::string& where) const {
+    check_keys(object, where, {"type", "add_prefix_space", "trim_offsets", "use_regex"});
+    expect(object, where, "type", {"ByteLevel"}, false);
+  }
+
+  void check_pre_tokenizer(const json& object) const {
+    const std::string where = "pre_tokenizer";
+    if (!object.is_object()) refuse(where, "an object", object);
+    expect(object, where, "type", {"ByteLevel"}, false);
+    check_byte_level(object, where);
+    expect(object, where, "add_prefix_space", {false}, false);
+    expect(object, where, "use_regex", {true}, true);
+  }
+
+  // unk_token and fuse_unk are accepted as they are: with a token for each byte nothing is unknown.
+  void check_model(const json& model) const {
+    const std::string where = "model";
+    if (!model.is_object()) refuse(where, "an object", model);
+    expect(model, where, "type", {"BPE"}, true);  // the first writers left it out
+    check_keys(model, where,
+               {"type", "dropout", "unk_token", "continuing_subword_prefix", "end_of_word_suffix",
+                "fuse_unk", "byte_fallback", "ignore_merges", "vocab", "merges"});
+    expect(model, where, "dropout", {nullptr}, true);
+    expect(model, where, "continuing_subword_prefix", {nullptr, ""}, true);
+    expect(model, where, "end_of_word_suffix", {nullptr, ""}, true);
+    expect(model, where, "byte_fallback", {false}, true);
+    expect(model, where, "ignore_merges", {false}, true);
+  }
+
+  i32 read_id(const json& value, const std::string& where) const {
+    if (!value.is_number_unsigned() || value.get<std::uint64_t>() >= kMaxVocab) {
+      refuse(where, "an id from 0 to " + std::to_string(kMaxVocab - 1), value);
+    }
+    return value.get<i32>();
+  }
+
+  std::string& place(i32 id) {
+    if (id >= static_cast<i32>(parts_.token_bytes.size())) {
+      parts_.token_bytes.resize(static_cast<std::size_t>(id) + 1);
+    }
+    return parts_.token_bytes[id];
+  }
+
+  void read_added() {
+    if (!root_.contains("added_tokens")) return;
+    const json& list = root_["added_tokens"];
+    if (!list.is_array()) refuse("added_tokens", "an array", list);
+    for (std::size_t i = 0; i < list.size(); ++i) {
+      const std::string where = "added_tokens[" + std::to_string(i) + "]";
+      check_keys(list[i], where,
+                 {"id", "content", "single_word", "lstrip", "rstrip", "normalized", "special"});
+      for (const char* key : {"single_word", "lstrip", "rstrip"}) {
+        expect(list[i], where, key, {false}, true);
+      }
+      const json& content = member(list[i], where, "content");
+      if (!content.is_string()) refuse(path(where, "content"), "a string", content);
+      const bool special = list[i].value("special", json(false)) == json(true);
+      parts_.added.push_back({read_id(member(list[i], where, "id"), path(where, "id")),
+                              content.get<std::string>(), special});
+      added_ids_.emplace(parts_.added.back().content, parts_.added.back().id);
+    }
+    std::sort(parts_.added.begin(), parts_.added.end(),
+              [](const auto& a, const auto& b) { return a.id < b.id; });
+    for (const auto& added : parts_.added) {
+      std::string& bytes = place(added.id);
+      if (!bytes.empty()) {
+        throw DataError({.file = file_,
+                         .key = "added_tokens '" + added.content + "'",
+                         .what = "has the id of '" + bytes + "'"});
+      }
+      bytes = added.content;
+    }
+  }
+
+  void read_vocab(const json& vocab) {
+    if (!vocab.is_object()) refuse("model.vocab", "an object", vocab);
+    for (const auto& [token, value] : vocab.items()) {
+      const std::string where = "model.vocab '" + token + "'";
+      const i32 id = read_id(value, where);
+      ids_.emplace(token, id);
+      if (const auto added = added_ids_.find(token); added != added_ids_.end()) {
+        if (added->second != id) {
+          refuse(where, "the id of the added token, " + std::to_string(added->second), value);
+        }
+        continue;
+      }
+      const auto bytes = from_byte_alphabet(token);
+      if (!bytes || bytes->empty()) {
+        throw DataError({.file = file_, .key = where, .what = "is not spelt in the byte alphabet"});
+      }
+      std::string& taken = place(id);
+      if (!taken.empty()) {
+        throw DataError({.file = file_,
+                         .key = where,
+                         .what = "has the id of '" + to_byte_alphabet(taken) + "'"});
+      }
+      taken = *bytes;
+    }
+  }
+
+  void read_merges(const json& merges) {
+    if (!merges.is_array() || merges.size() > kMaxMerges) {
+      refuse("model.merges", "an array of at most " + std::to_string(kMaxMerges), merges);
+    }
+    parts_.merges.reserve(merges.size());
+    for (std::size_t rank = 0; rank < merges.size(); ++rank) {
+      const std::string where = "model.merges[" + std::to_string(rank) + "]";
+      const auto [left, right] = read_pair(merges[rank], where);
+      parts_.merges.push_back(
+          {id_of(left, where), id_of(right, where), id_of(left + right, where)});
+    }
+  }
+
+  // ["a", "b"] or "a b"; the alphabet has no blank.
+  std::pair<std::string, std::string> read_pair(const json& merge, const std::string& where) const {
+    if (merge.is_string()) {
+      const auto& text = merge.get_ref<const std::string&>();
+      const std::size_t blank = text.find(' ');
+      if (blank != std::string::npos) return {text.substr(0, blank), text.substr(blank + 1)};
+    } else if (merge.is_array() && merge.size() == 2 && merge[0].is_string() &&
+               merge[1].is_string()) {
+      return {merge[0].get<std::string>(), merge[1].get<std::string>()};
+    }
+    refuse(where, "[\"a\", \"b\"] or \"a b\"", merge);
+  }
+
+  i32 id_of(const std::string& token, const std::string& where) const {
+    const auto at = ids_.find(token);
+    if (at != ids_.end()) return at->second;
+    throw DataError({.file = file_, .key = where, .what = "no token '" + token + "'"});
+  }
+
+  const std::string& file_;
+  const json root_;
+  TokenizerParts parts_;
+  std::unordered_map<std::string, i32> added_ids_;
+  std::unordered_map<std::string, i32> ids_;  // of model.vocab, as spelt there
+};
+
+std::string json_string(const std::string& text) { return json(text).dump(); }
+
+// "[\n" item, item ... "\n]" with an item to the line.
+std::string lines(const std::vector<std::string>& items, const char* open, const char* close) {
+  std::string text = open;
+  for (std::size_t i = 0; i < items.size(); ++i) text += (i ? ",\n" : "\n") + items[i];
+  return text + "\n" + close;
+}
+
+std::string byte_level(bool add_prefix_space, bool trim_offsets) {
+  const auto word = [](bool value) { return value ? "true" : "false"; };
+  return std::string(R"({"type": "ByteLevel", "add_prefix_space": )") + word(add_prefix_space) +
+         R"(, "trim_offsets": )" + word(trim_offsets) + R"(, "use_regex": true})";
+}
+
+}  // namespace
+
+Tokenizer Tokenizer::from_json(std::string_view text, const std::string& file) {
+  return Tokenizer(Reader(text, file).read(), file);
+}
+
+Tokenizer Tokenizer::load(const std::filesystem::path& path) {
+  return from_json(read_file(path, i64(JsonLimits().max_bytes)), path.string());
+}
+
+void Tokenizer::save(const std::filesystem::path& path) const {
+  write_file_atomically(path, to_json());
+}
+
+// Added tokens stand in the vocabulary as well, under their content.
+std::string Tokenizer::to_json() const {
+  const TokenizerParts& p = parts();
+  std::vector<std::string> spelling;
+  for (const std::string& bytes : p.token_bytes) spelling.push_back(to_byte_alphabet(bytes));
+  std::vector<std::string> added;
+  for (const auto& token : p.added) {
+    spelling[token.id] = token.content;
+    added.push_back(R"({"id": )" + std::to_string(token.id) + R"(, "content": )" +
+                    json_string(token.content) +
+                    R"(, "single_word": false, "lstrip": false, "rstrip": false, )" +
+                    R"("normalized": false, "special": )" + (token.special ? "true}" : "false}"));
+  }
+  std::vector<std::string> vocab;
+  for (std::size_t id = 0; id < spelling.size(); ++id) {
+    if (!spelling[id].empty())
+      vocab.push_back(json_string(spelling[id]) + ": " + std::to_string(id));
+  }
+  std::vector<std::string> merges;
+  for (const auto& merge : p.merges) {
+    merges.push_back("[" + json_string(spelling[merge.left]) + ", " +
+                     json_string(spelling[merge.right]) + "]");
+  }
+  return R"({"version": "1.0", "truncation": null, "padding": null,)"
+         "\n\"added_tokens\": " +
+         lines(added, "[", "]") +
+         ",\n\"normalizer\": null,\n\"pre_tokenizer\": " + byte_level(false, true) +
+         ",\n\"post_processor\": " + byte_level(true, false) +
+         ",\n\"decoder\": " + byte_level(true, true) +
+         ",\n\"model\": {\"type\": \"BPE\", \"dropout\": null, \"unk_token\": null, "
+         "\"continuing_subword_prefix\": null, \"end_of_word_suffix\": null,\n"
+         "\"fuse_unk\": false, \"byte_fallback\": false, \"ignore_merges\": false,\n\"vocab\": " +
+         lines(vocab, "{", "}") + ",\n\"merges\": " + lines(merges, "[", "]") + "}}\n";
+}
+
+}  // namespace quern
