@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <atomic>
+#include <cmath>
 #include <cstdint>
 #include <exception>
 #include <queue>
@@ -39,10 +40,10 @@ std::vector<std::string_view> cut_into_chunks(std::span<const std::string_view> 
     }
   }
   if (total <= max_bytes) return chunks;
-  std::vector<std::string_view> some;  // the chunk in which the share passes a whole number
+  std::vector<std::string_view> some;  // each chunk with which the share passes a whole number
   const double share = static_cast<double>(max_bytes) / static_cast<double>(total);
+  const auto taken = [share](std::size_t n) { return std::ceil(share * static_cast<double>(n)); };
   for (std::size_t i = 0; i < chunks.size(); ++i) {
-    const auto taken = [share](std::size_t n) { return static_cast<i64>(share * double(n)); };
     if (taken(i + 1) > taken(i)) some.push_back(chunks[i]);
   }
   return some;

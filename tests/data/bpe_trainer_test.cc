@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: MIT
+// Training against a word-for-word slow version, and its independence of threads.
 #include "quern/data/bpe_trainer.h"
 
 #include <gtest/gtest.h>
@@ -124,7 +125,9 @@ TEST(BpeTrainer, ACapReadsASpreadPart) {
   const Tokenizer some = train(text, {.vocab_size = 300, .max_text_bytes = 600'000});
   EXPECT_EQ(some.encode(" early").size(), 1u);
   EXPECT_EQ(some.encode(" later").size(), 1u);
-  EXPECT_EQ(train(text, {.vocab_size = 300, .max_text_bytes = 10}).vocab_size(), 259);
+  const Tokenizer first_chunk = train(text, {.vocab_size = 300, .max_text_bytes = 10});
+  EXPECT_EQ(first_chunk.encode(" early").size(), 1u);
+  EXPECT_GT(first_chunk.encode(" later").size(), 1u);
 }
 
 TEST(BpeTrainer, ALongRunOfLettersIsNoTrap) {
