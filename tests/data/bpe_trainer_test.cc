@@ -91,14 +91,14 @@ TEST(BpeTrainer, IdsAreSpecialsThenBytesThenMerges) {
 
 TEST(BpeTrainer, FollowsTheRule) {
   std::mt19937 random(11);
-  for (int round = 0; round < 12; ++round) {
+  for (int round = 0; round < 24; ++round) {
     std::string text = testing::random_prose(random, 200);
     if (round % 3 == 1) text = testing::random_bytes(random, 1500);
-    if (round % 3 == 2) {  // overlapping pairs, and tokens that are made in more than one way
+    if (round % 3 == 2) {  // overlapping pairs
       text.clear();
-      for (int i = 0; i < 600; ++i) text += "aaaab aab"[random() % 9];
+      for (int i = 0; i < 2000; ++i) text += "aaaaaaab "[random() % 9];
     }
-    ASSERT_EQ(learnt(train(text, {.vocab_size = 259 + 60})), slow_train(text, 60)) << round;
+    ASSERT_EQ(learnt(train(text, {.vocab_size = 259 + 90})), slow_train(text, 90)) << round;
   }
 }
 
