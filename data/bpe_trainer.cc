@@ -5,12 +5,14 @@
 
 #include <algorithm>
 #include <atomic>
+#include <cmath>
 #include <cstdint>
 #include <exception>
 #include <queue>
 #include <string>
 #include <thread>
 #include <unordered_map>
+#include <utility>
 
 #include "quern/autograd/error.h"
 #include "quern/data/pretokenize.h"
@@ -39,10 +41,10 @@ std::vector<std::string_view> cut_into_chunks(std::span<const std::string_view> 
     }
   }
   if (total <= max_bytes) return chunks;
-  std::vector<std::string_view> some;  // the chunk in which the share passes a whole number
+  std::vector<std::string_view> some;  // each chunk with which the share passes a whole number
   const double share = static_cast<double>(max_bytes) / static_cast<double>(total);
+  const auto taken = [share](std::size_t n) { return std::ceil(share * static_cast<double>(n)); };
   for (std::size_t i = 0; i < chunks.size(); ++i) {
-    const auto taken = [share](std::size_t n) { return static_cast<i64>(share * double(n)); };
     if (taken(i + 1) > taken(i)) some.push_back(chunks[i]);
   }
   return some;
@@ -83,9 +85,6 @@ std::uint64_t pair_key(i32 left, i32 right) {
 class PairMerger {
  public:
   PairMerger(const PieceCounts& pieces, TokenizerParts& parts) : parts_(parts) {
-    for (std::size_t id = kFirstByteId; id < parts.token_bytes.size(); ++id) {
-      ids_.emplace(parts.token_bytes[id], static_cast<i32>(id));
-    }
     for (const auto& [piece, count] : pieces) add_piece(piece, count);
     for (const auto& [key, pair] : pairs_) candidates_.push({pair.count, key});
   }
@@ -151,23 +150,17 @@ class PairMerger {
     return key;
   }
 
-  i32 result_of(i32 left, i32 right) {
-    const std::string bytes = parts_.token_bytes[left] + parts_.token_bytes[right];
-    const auto [at, is_new] = ids_.emplace(bytes, static_cast<i32>(parts_.token_bytes.size()));
-    if (is_new) parts_.token_bytes.push_back(bytes);
-    return at->second;
-  }
-
+  // The result is always a new string of bytes: what a stretch of text merges to does not depend on
+  // what surrounds it as long as no merge crosses its borders, so no two pairs make the same token.
   void merge(std::uint64_t key) {
     const auto left = static_cast<i32>(key >> 32);
     const auto right = static_cast<i32>(key & 0xffffffffu);
-    const i32 result = result_of(left, right);
+    const auto result = static_cast<i32>(parts_.token_bytes.size());
+    parts_.token_bytes.push_back(parts_.token_bytes[left] + parts_.token_bytes[right]);
     parts_.merges.push_back({left, right, result});
-    std::vector<i32> places = std::move(pairs_[key].places);
-    pairs_[key].places.clear();
-    std::sort(places.begin(), places.end());  // left to right, as encoding merges
     std::vector<std::uint64_t> grown;
-    for (const i32 at : places) {
+    // The places rise, so that overlapping pairs merge from the left, as in encoding.
+    for (const i32 at : std::exchange(pairs_[key].places, {})) {
       const i32 next = symbols_[at].next;
       if (symbols_[at].id != left || next < 0 || symbols_[next].id != right) continue;
       merge_at(at, result, grown);
@@ -195,7 +188,6 @@ class PairMerger {
   }
 
   TokenizerParts& parts_;
-  std::unordered_map<std::string, i32> ids_;
   std::vector<Symbol> symbols_;
   std::vector<i64> piece_counts_;
   std::unordered_map<std::uint64_t, Pair> pairs_;

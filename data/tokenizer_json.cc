@@ -147,7 +147,8 @@ class Reader {
       }
       const json& content = member(list[i], where, "content");
       if (!content.is_string()) refuse(path(where, "content"), "a string", content);
-      const bool special = list[i].value("special", json(false)) == json(true);
+      expect(list[i], where, "special", {true, false}, true);
+      const bool special = list[i].value("special", false);
       parts_.added.push_back({read_id(member(list[i], where, "id"), path(where, "id")),
                               content.get<std::string>(), special});
       added_ids_.emplace(parts_.added.back().content, parts_.added.back().id);

@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: MIT
+// Training against a word-for-word slow version, and its independence of threads.
 #include "quern/data/bpe_trainer.h"
 
 #include <gtest/gtest.h>
@@ -90,14 +91,14 @@ TEST(BpeTrainer, IdsAreSpecialsThenBytesThenMerges) {
 
 TEST(BpeTrainer, FollowsTheRule) {
   std::mt19937 random(11);
-  for (int round = 0; round < 12; ++round) {
+  for (int round = 0; round < 24; ++round) {
     std::string text = testing::random_prose(random, 200);
     if (round % 3 == 1) text = testing::random_bytes(random, 1500);
-    if (round % 3 == 2) {  // overlapping pairs, and tokens that are made in more than one way
+    if (round % 3 == 2) {  // overlapping pairs
       text.clear();
-      for (int i = 0; i < 600; ++i) text += "aaaab aab"[random() % 9];
+      for (int i = 0; i < 2000; ++i) text += "aaaaaaab "[random() % 9];
     }
-    ASSERT_EQ(learnt(train(text, {.vocab_size = 259 + 60})), slow_train(text, 60)) << round;
+    ASSERT_EQ(learnt(train(text, {.vocab_size = 259 + 90})), slow_train(text, 90)) << round;
   }
 }
 
@@ -124,7 +125,9 @@ TEST(BpeTrainer, ACapReadsASpreadPart) {
   const Tokenizer some = train(text, {.vocab_size = 300, .max_text_bytes = 600'000});
   EXPECT_EQ(some.encode(" early").size(), 1u);
   EXPECT_EQ(some.encode(" later").size(), 1u);
-  EXPECT_EQ(train(text, {.vocab_size = 300, .max_text_bytes = 10}).vocab_size(), 259);
+  const Tokenizer first_chunk = train(text, {.vocab_size = 300, .max_text_bytes = 10});
+  EXPECT_EQ(first_chunk.encode(" early").size(), 1u);
+  EXPECT_GT(first_chunk.encode(" later").size(), 1u);
 }
 
 TEST(BpeTrainer, ALongRunOfLettersIsNoTrap) {

@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: MIT
+// Splittings worked out by hand, and cuts that leave them as they are.
 #include "quern/data/pretokenize.h"
 
 #include <gtest/gtest.h>

@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: MIT
+// Random texts from seeds, and the tokenizer trained on some.
 #include "tests/data/tokenizer_fixture.h"
 
 #include "quern/data/bpe_trainer.h"

@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: MIT
+// tokenizer.json: what is written, read, and refused by which sentence.
 #include <gtest/gtest.h>
 
 #include <chrono>
