@@ -13,15 +13,15 @@
 namespace quern {
 
 // One token file and its share of the mixture, relative to the other weights.
-struct TokenSource {
+struct TrainSource {
   std::string path;
   double weight = 1.0;
 
-  bool operator==(const TokenSource&) const = default;
+  bool operator==(const TrainSource&) const = default;
 };
 
 struct DataRecipe {
-  std::vector<TokenSource> train;
+  std::vector<TrainSource> train;
   std::vector<std::string> validation;  // token files, evaluated one by one
   std::string tokenizer;                // tokenizer.json, needed for samples
   std::int64_t sequence_length = 256;

@@ -61,7 +61,7 @@ void for_each_field(T& c, auto&& f) {
   f("eos_token_id", c.eos_token_id);
 }
 
-template <Is<TokenSource> T>
+template <Is<TrainSource> T>
 void for_each_field(T& c, auto&& f) {
   f("path", c.path);
   f("weight", c.weight);
