@@ -96,6 +96,9 @@ struct CompressorBaseline {
   i64 bytes = 0;
   i64 gzip_bytes = 0;  // gzip -9
   i64 xz_bytes = 0;    // xz -9e
+
+  double gzip_bits_per_byte() const { return 8 * double(gzip_bytes) / double(bytes); }
+  double xz_bits_per_byte() const { return 8 * double(xz_bytes) / double(bytes); }
 };
 
 struct CompressorBaselines {

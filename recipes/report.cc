@@ -27,8 +27,8 @@ std::string validation_tile(const ReportInput& input) {
   std::string detail;
   if (input.compressors) {
     const CompressorBaseline& all = input.compressors->all;
-    detail = "xz -9e " + fixed_text(8 * double(all.xz_bytes) / double(all.bytes), 2) +
-             " \xC2\xB7 gzip -9 " + fixed_text(8 * double(all.gzip_bytes) / double(all.bytes), 2);
+    detail = "xz -9e " + fixed_text(all.xz_bits_per_byte(), 2) + " \xC2\xB7 gzip -9 " +
+             fixed_text(all.gzip_bits_per_byte(), 2);
   }
   return tile("Validation", fixed_text(input.history.evals.back().bits_per_byte, 3),
               "bits per byte", detail);
@@ -40,7 +40,7 @@ std::string tiles(const ReportInput& input) {
     const StepMetrics& last = input.history.steps.back();
     html += tile("Training loss", fixed_text(last.loss, 3), "", "nats per token");
     html += tile("Tokens seen", short_text(double(last.tokens_seen)), "",
-                 "in " + count_text(last.step) + " steps");
+                 "by step " + count_text(last.step));
     html +=
         tile("Speed", short_text(last.tokens_per_s), "tokens/s",
              last.share_of_peak > 0 ? fixed_text(last.share_of_peak * 100, 0) + "% of measured peak"

@@ -75,10 +75,9 @@ std::string validation_panel(const ReportInput& input) {
   }
   if (plot.lines.size() == 1) plot.lines.clear();  // one domain is all there is
   plot.lines.push_back(total);
-  if (input.compressors && !evals.empty()) {
-    const CompressorBaseline& all = input.compressors->all;
-    plot.references = {{"gzip -9", 8 * double(all.gzip_bytes) / double(all.bytes), false},
-                       {"xz -9e", 8 * double(all.xz_bytes) / double(all.bytes), true}};
+  if (input.compressors && input.compressors->all.bytes > 0 && !evals.empty()) {
+    plot.references = {{"gzip -9", input.compressors->all.gzip_bits_per_byte(), false},
+                       {"xz -9e", input.compressors->all.xz_bits_per_byte(), true}};
   }
   return panel("Validation, bits per byte",
                evals.empty() ? "" : fixed_text(evals.back().bits_per_byte, 3), plot);

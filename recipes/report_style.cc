@@ -59,6 +59,7 @@ figcaption { display: flex; justify-content: space-between; align-items: baselin
 .empty { color: var(--quiet); margin: auto; padding: 60px 0; }
 svg { display: block; width: 100%; height: auto; overflow: visible; }
 svg text { font-size: 11px; fill: var(--quiet); font-variant-numeric: tabular-nums; }
+@media (max-width: 560px) { svg text { font-size: 15px; } }
 .end { text-anchor: end; } .mid { text-anchor: middle; }
 .grid, .axis { stroke: var(--rule); stroke-width: 1; fill: none; }
 .axis { stroke: var(--quiet); stroke-opacity: 0.6; }

@@ -29,10 +29,8 @@ struct BitsRow {
 std::string bits_row(const BitsRow& row, bool compared, bool total) {
   std::vector<double> values{row.model};
   if (compared) {
-    for (const bool xz : {false, true}) {
-      const CompressorBaseline* b = row.baseline;
-      values.push_back(b ? 8 * double(xz ? b->xz_bytes : b->gzip_bytes) / double(b->bytes) : NAN);
-    }
+    values.push_back(row.baseline ? row.baseline->gzip_bits_per_byte() : NAN);
+    values.push_back(row.baseline ? row.baseline->xz_bits_per_byte() : NAN);
   }
   double best = INFINITY;
   for (const double x : values) best = std::isfinite(x) ? std::min(best, x) : best;

@@ -102,14 +102,24 @@ double last_x(const Plot& plot) {
   return x;
 }
 
+// As many decimals as tell one tick from the next.
+std::string tick_text(double tick, const std::vector<double>& ticks) {
+  const double step = ticks.size() > 1 ? ticks[1] - ticks[0] : 0;
+  const double size = std::max(std::abs(ticks.front()), std::abs(ticks.back()));
+  if (step <= 0 || size < 1e-3 || size >= 1000) return short_text(tick);
+  return fixed_text(tick, std::max(0, -int(std::floor(std::log10(step) + 1e-6))));
+}
+
 void draw_axes(const Axis& x, const Axis& y, std::string& svg) {
   const std::string left = coordinate(kLeft), right = coordinate(kRight);
   std::string path, labels;
-  for (const double tick : ticks_of(y, 5)) {
+  const std::vector<double> y_ticks = ticks_of(y, 5);
+  for (const double tick : y_ticks) {
     const std::string at = coordinate(y.place(tick));
     path += "M" + left + " " + at + "H" + right;
     labels += "<text class=\"tick end\" x=\"" + coordinate(kLeft - 7) + "\" y=\"" +
-              coordinate(y.place(tick) + 3.5) + "\">" + short_text(tick) + "</text>";
+              coordinate(y.place(tick) + 3.5) + "\">" +
+              (y.log ? short_text(tick) : tick_text(tick, y_ticks)) + "</text>";
   }
   svg += "<path class=\"grid\" d=\"" + path + "\"/>" + labels;
   svg += "<path class=\"axis\" d=\"M" + left + " " + coordinate(kBottom) + "H" + right + "\"/>";
@@ -123,6 +133,7 @@ void draw_axes(const Axis& x, const Axis& y, std::string& svg) {
 void draw_line(const PlotLine& line, const Axis& x, const Axis& y, std::string& svg) {
   std::string path, dots;
   bool pen_down = false;
+  const bool marked = line.points.size() == 1 || (line.markers && line.points.size() <= 60);
   for (const Point& point : downsampled(line.points, kMaxLinePoints)) {
     if (!y.shows(point.y) || !std::isfinite(point.x)) {
       pen_down = false;
@@ -132,20 +143,23 @@ void draw_line(const PlotLine& line, const Axis& x, const Axis& y, std::string& 
     // A lone point is a line of no length, which round caps make a dot.
     path += pen_down ? "L" + px + " " + py : "M" + px + " " + py + "h0";
     pen_down = true;
-    if (line.markers) dots += "<circle cx=\"" + px + "\" cy=\"" + py + "\" r=\"2.6\"/>";
+    if (marked) dots += "<circle cx=\"" + px + "\" cy=\"" + py + "\" r=\"2.6\"/>";
   }
   svg += "<g class=\"" + line.style + "\"><path class=\"line\" d=\"" + path + "\"/>";
-  if (line.markers && line.points.size() <= 60) svg += dots;
+  if (marked) svg += dots;
   svg += "</g>";
 }
 
-// The name stands at the left, where the curves are still far above.
 void draw_reference(const PlotReference& reference, const Axis& y, std::string& svg) {
-  const double at = y.place(reference.y);
-  svg += "<path class=\"reference\" d=\"M" + coordinate(kLeft) + " " + coordinate(at) + "H" +
-         coordinate(kRight) + "\"/><text class=\"note\" x=\"" + coordinate(kLeft + 4) + "\" y=\"" +
-         coordinate(at + (reference.label_below ? 13 : -5)) + "\">" + html_escape(reference.name) +
-         "</text>";
+  svg += "<path class=\"reference\" d=\"M" + coordinate(kLeft) + " " +
+         coordinate(y.place(reference.y)) + "H" + coordinate(kRight) + "\"/>";
+}
+
+// The name stands at the left, where the curves are still far above.
+void draw_reference_name(const PlotReference& reference, const Axis& y, std::string& svg) {
+  const double at = y.place(reference.y) + (reference.label_below ? 13 : -5);
+  svg += "<text class=\"note\" x=\"" + coordinate(kLeft + 4) + "\" y=\"" + coordinate(at) + "\">" +
+         html_escape(reference.name) + "</text>";
 }
 
 std::string value_text(double value, int decimals) {
@@ -207,6 +221,7 @@ std::string svg_plot(const Plot& plot) {
          "\" viewBox=\"" + box + "\">";
   for (const PlotLine& line : plot.lines) draw_line(line, x, y, svg);
   svg += "</svg>";
+  for (const PlotReference& reference : plot.references) draw_reference_name(reference, y, svg);
   draw_tooltips(plot, x, svg);
   return svg + "</svg>";
 }
@@ -240,13 +255,14 @@ std::vector<Point> smoothed(const std::vector<Point>& points) {
   std::vector<Point> smooth = points;
   for (std::size_t i = 0; i < n; ++i) {
     if (!std::isfinite(points[i].y)) continue;
-    double sum = 0, count = 0;
+    double sum = 0, weights = 0;
     for (std::size_t j = i - std::min(i, reach); j < std::min(i + reach + 1, n); ++j) {
       if (!std::isfinite(points[j].y)) continue;
-      sum += points[j].y;
-      ++count;
+      const double weight = double(reach + 1 - (i > j ? i - j : j - i));  // a tent
+      sum += weight * points[j].y;
+      weights += weight;
     }
-    smooth[i].y = sum / count;
+    smooth[i].y = sum / weights;
   }
   return smooth;
 }
