@@ -104,6 +104,7 @@ double last_x(const Plot& plot) {
 
 // As many decimals as tell one tick from the next.
 std::string tick_text(double tick, const std::vector<double>& ticks) {
+  if (tick == 0) return "0";  // or -0
   const double step = ticks.size() > 1 ? ticks[1] - ticks[0] : 0;
   const double size = std::max(std::abs(ticks.front()), std::abs(ticks.back()));
   if (step <= 0 || size < 1e-3 || size >= 1000) return short_text(tick);
