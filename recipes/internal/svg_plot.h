@@ -1,0 +1,50 @@
+// SPDX-License-Identifier: MIT
+// Inline SVG for the report: line plots and the expert-load heatmap. Colours are CSS classes.
+#pragma once
+
+#include <cstddef>
+#include <string>
+#include <vector>
+
+namespace quern::internal {
+
+struct Point {
+  double x = 0;
+  double y = 0;  // not finite: a gap in the line
+};
+
+struct PlotLine {
+  std::string name;
+  std::string style;          // CSS class: "c0" .. "c7", with "faint" or "thin"
+  std::vector<Point> points;  // x rises
+  bool markers = false;       // few measurements: show each
+};
+
+struct PlotReference {
+  std::string name;
+  double y = 0;
+  bool label_below = false;
+};
+
+struct Plot {
+  std::vector<PlotLine> lines;  // the last one is drawn on top
+  std::vector<PlotReference> references;
+  int decimals = 3;  // of values in tooltips; -1: short, with k, M, or as 8e-04
+  bool from_zero = false;
+  bool log_y = false;  // values <= 0 are gaps
+};
+
+// The plot with axes, grid and a tooltip band per step shown. Nothing to draw: an empty string.
+std::string svg_plot(const Plot& plot);
+
+// load: [layers][experts], mean 1; at most kMaxHeatmapCells cells are drawn, whole layers first.
+constexpr std::size_t kMaxHeatmapCells = 16384;
+std::string svg_heatmap(const std::vector<std::vector<double>>& load);
+
+// At most max_points (>= 4) of them: the least and greatest of each stretch, so that spikes stay.
+std::vector<Point> downsampled(const std::vector<Point>& points, std::size_t max_points);
+
+// Mean over the neighbours, an eightieth of all points to each side; gaps stay gaps.
+std::vector<Point> smoothed(const std::vector<Point>& points);
+
+}  // namespace quern::internal

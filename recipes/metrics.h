@@ -1,0 +1,113 @@
+// SPDX-License-Identifier: MIT
+// What a run measures, and metrics.jsonl: one JSON object a line, appended while the run trains and
+// cut back to the checkpoint when it resumes.
+#pragma once
+
+#include <cstddef>
+#include <filesystem>
+#include <fstream>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "quern/autograd/kernels/types.h"
+
+namespace quern {
+
+struct StepMetrics {
+  i64 step = 0;         // steps done, this one included
+  i64 tokens_seen = 0;  // since the run began
+  double loss = 0;      // nats per token, without aux_loss
+  double aux_loss = 0;
+  double lr = 0;
+  double grad_norm = 0;  // before clipping
+  double seconds = 0;    // of this step
+  double tokens_per_s = 0;
+  double share_of_peak = 0;  // of the measured peak of products, 0 to 1; 0: unknown
+  double elapsed_s = 0;      // of training, over all resumed pieces
+  // [MoE layers][experts]: an expert's assignments over the mean, so that the mean is 1. Empty when
+  // the model is dense. The log keeps three decimals.
+  std::vector<std::vector<double>> expert_load;
+  i64 dead_experts = 0;           // without a single token
+  double load_max_over_mean = 0;  // of the layer where it is largest
+  std::size_t memory_bytes = 0;
+};
+
+struct EvalMetrics {
+  i64 step = 0;
+  double bits_per_byte = 0;
+  double loss = 0;  // nats per token
+  struct Domain {
+    std::string name;
+    double bits_per_byte = 0;
+    i64 bytes = 0;
+    i64 tokens = 0;
+  };
+  std::vector<Domain> domains;
+};
+
+struct SampleMetrics {
+  i64 step = 0;
+  std::string prompt;
+  std::string text;  // what the model wrote after the prompt
+};
+
+// Anything else worth a line: "resumed", "saved", "interrupted".
+struct EventMetrics {
+  i64 step = 0;
+  std::string name;
+  std::string detail;
+};
+
+struct RunHistory {
+  std::vector<StepMetrics> steps;  // only the last one that has an expert_load keeps it
+  std::vector<EvalMetrics> evals;
+  std::vector<SampleMetrics> samples;
+  std::vector<EventMetrics> events;
+};
+
+class MetricsLog {
+ public:
+  // resume_step 0 starts an empty log; otherwise lines of later steps, and a line the last run did
+  // not finish, are dropped. Throws IoError; DataError when the file is not a metrics log.
+  MetricsLog(std::filesystem::path path, i64 resume_step);
+
+  // Appends a line and hands it to the system. Bytes that are not UTF-8 become U+FFFD, numbers that
+  // are not finite become null. Throws IoError.
+  void append(const StepMetrics& metrics);
+  void append(const EvalMetrics& metrics);
+  void append(const SampleMetrics& metrics);
+  void append(const EventMetrics& metrics);
+
+ private:
+  void write_line(const std::string& line);
+
+  std::filesystem::path path_;
+  std::ofstream out_;
+};
+
+// What a log holds; null comes back as NaN, an unfinished last line and unknown types are passed
+// over. Throws DataError, with the line, on anything else.
+RunHistory read_metrics(const std::filesystem::path& path);
+
+// What general-purpose compressors make of a text, in bytes.
+struct CompressorBaseline {
+  std::string name;
+  i64 bytes = 0;
+  i64 gzip_bytes = 0;  // gzip -9
+  i64 xz_bytes = 0;    // xz -9e
+
+  double gzip_bits_per_byte() const { return 8 * double(gzip_bytes) / double(bytes); }
+  double xz_bits_per_byte() const { return 8 * double(xz_bytes) / double(bytes); }
+};
+
+struct CompressorBaselines {
+  std::vector<CompressorBaseline> domains;
+  CompressorBaseline all;  // every domain, compressed as one file
+};
+
+// {"sources": {"<domain>": {"bytes": .., "gzip": .., "xz": ..}}, "all": {..}}; nothing when there
+// is no such file. Throws DataError.
+std::optional<CompressorBaselines> read_compressors(const std::filesystem::path& path);
+
+}  // namespace quern
