@@ -1,0 +1,26 @@
+// SPDX-License-Identifier: MIT
+// Bits per byte of token files.
+#pragma once
+
+#include <memory>
+#include <span>
+
+#include "quern/data/token_file.h"
+#include "quern/layers/model.h"
+#include "quern/recipes/metrics.h"
+
+namespace quern {
+
+struct EvaluateOptions {
+  i64 sequence_length = 256;
+  i64 micro_batch_sequences = 8;
+  i64 max_tokens = 0;  // of each file, spread evenly over it; 0: all
+};
+
+// -sum log2 p over every token of the text, in windows of the training length without overlap, a
+// window's first token counted as log2(vocab_size) bits, over the bytes of the text. With
+// max_tokens the windows looked at stand for all of their source. One domain for each source name.
+EvalMetrics evaluate(const Model& model, std::span<const std::shared_ptr<const TokenFile>> files,
+                     const EvaluateOptions& options);
+
+}  // namespace quern

@@ -1,0 +1,350 @@
+// SPDX-License-Identifier: MIT
+// The `quern` program: its subcommands and what they print.
+#include <CLI/CLI.hpp>
+#include <cstdio>
+#include <cstdlib>
+#include <iostream>
+#include <nlohmann/json.hpp>
+
+#include "quern/autograd/kernels/cpu.h"
+#include "quern/data/prepare.h"
+#include "quern/recipes/checkpoint.h"
+#include "quern/recipes/describe.h"
+#include "quern/recipes/evaluate.h"
+#include "quern/recipes/generate.h"
+#include "quern/recipes/hf_config.h"
+#include "quern/recipes/probe.h"
+#include "quern/recipes/run.h"
+
+namespace quern {
+namespace {
+
+namespace fs = std::filesystem;
+using nlohmann::ordered_json;
+
+ordered_json to_json(const PreparedSource& s) {
+  return {{"name", s.name}, {"documents", s.documents}, {"bytes", s.bytes}, {"tokens", s.tokens}};
+}
+
+void print_sources(const char* part, const std::vector<PreparedSource>& sources) {
+  i64 documents = 0, bytes = 0, tokens = 0;
+  for (const PreparedSource& s : sources) {
+    documents += s.documents;
+    bytes += s.bytes;
+    tokens += s.tokens;
+  }
+  if (sources.empty()) return;
+  std::printf("%-12s %4zu sources %8lld documents %12lld bytes %12lld tokens  %.3f bytes/token\n",
+              part, sources.size(), static_cast<long long>(documents),
+              static_cast<long long>(bytes), static_cast<long long>(tokens),
+              double(bytes) / double(tokens));
+}
+
+struct PrepareCommand {
+  PrepareOptions options;
+  std::vector<std::string> train, validation;
+  std::string tokenizer, out;
+  bool json = false;
+
+  void define(CLI::App& app) {
+    CLI::App* c = app.add_subcommand("prepare", "Turn text into token files and a tokenizer");
+    c->footer(
+        "Example:\n  quern prepare --train recipes --validation-fraction 0.1 --vocab-size 512 "
+        "--out "
+        "build/prepared");
+    c->add_option("--train", train, "text files, JSONL files ({\"text\": ...}) or folders of them")
+        ->required();
+    c->add_option("--validation", validation, "held-out sources");
+    c->add_option("--validation-fraction", options.validation_fraction,
+                  "instead: this part of the training documents");
+    c->add_flag("--split-by-position", options.split_by_position,
+                "the fraction is the end of each file, not a choice of documents");
+    c->add_option("--vocab-size", options.vocab_size, "tokens of the new tokenizer")
+        ->capture_default_str();
+    c->add_option("--tokenizer", tokenizer, "use this tokenizer.json instead");
+    c->add_option("--seed", options.seed, "chooses the documents held out")->capture_default_str();
+    c->add_option("--out", out, "folder for tokenizer.json, train.h5, validation.h5")->required();
+    c->add_flag("--json", json, "print the counts as JSON");
+    c->callback([this] { run(); });
+  }
+
+  void run() {
+    options.train.assign(train.begin(), train.end());
+    options.validation.assign(validation.begin(), validation.end());
+    if (!tokenizer.empty()) options.tokenizer = tokenizer;
+    options.out = out;
+    const PrepareReport report = prepare(options);
+    if (json) {
+      ordered_json object{{"vocab_size", report.vocab_size},
+                          {"tokenizer_sha256", report.tokenizer_sha256},
+                          {"invalid_utf8_bytes", report.invalid_utf8_bytes}};
+      for (const PreparedSource& s : report.train) object["train"].push_back(to_json(s));
+      for (const PreparedSource& s : report.validation) object["validation"].push_back(to_json(s));
+      std::cout << object.dump(2) << "\n";
+      return;
+    }
+    std::printf("tokenizer: %d tokens\n", report.vocab_size);
+    print_sources("train", report.train);
+    print_sources("validation", report.validation);
+    if (report.invalid_utf8_bytes > 0) {
+      std::printf("%lld bytes are not UTF-8; they are kept as they are\n",
+                  static_cast<long long>(report.invalid_utf8_bytes));
+    }
+  }
+};
+
+struct TrainCommand {
+  std::string recipe, run_dir;
+  std::vector<std::string> overrides;
+  bool dry = false, json = false;
+  ExitCode* result = nullptr;
+
+  void define(CLI::App& app, ExitCode* code) {
+    result = code;
+    CLI::App* c = app.add_subcommand("train", "Pretrain a model as a recipe says");
+    c->footer(
+        "Examples:\n  quern train recipes/pretrain_tiny.textproto --dry-run\n  quern train "
+        "recipes/quickstart.textproto --run-dir build/run --set optim.lr=5e-4");
+    c->add_option("recipe", recipe, "a .textproto file")->required();
+    c->add_option("--run-dir", run_dir, "folder of the run");
+    c->add_option("--set", overrides, "override a field: model.hidden_size=512")
+        ->take_all()
+        ->allow_extra_args(false);
+    c->add_flag("--dry-run", dry, "print parameters, FLOPs, memory and time, and stop");
+    c->add_flag("--json", json, "with --dry-run: as JSON");
+    c->callback([this] { run(); });
+  }
+
+  void run() {
+    const Recipe r = load_recipe(recipe, overrides);
+    if (dry) {
+      std::cout << dry_run(r, json);
+      return;
+    }
+    if (run_dir.empty()) {
+      throw ConfigError({.key = "--run-dir", .what = "missing", .hint = "a folder for the run"});
+    }
+    *result = train_run(r, run_dir);
+  }
+};
+
+struct ResumeCommand {
+  std::string run_dir;
+  ExitCode* result = nullptr;
+
+  void define(CLI::App& app, ExitCode* code) {
+    result = code;
+    CLI::App* c = app.add_subcommand("resume", "Go on with a run from its newest checkpoint");
+    c->footer("Example:\n  quern resume build/quickstart");
+    c->add_option("run-dir", run_dir, "folder of the run")->required();
+    c->callback([this] { *result = resume_run(run_dir); });
+  }
+};
+
+Model load_model(const std::string& path) {
+  Model model(read_checkpoint_config(path));
+  load_weights(path, model);
+  return model;
+}
+
+// The tokenizer beside a run: in the run's folder, whichever of its parts `model` names.
+Tokenizer find_tokenizer(const std::string& model, const std::string& given) {
+  if (!given.empty()) return Tokenizer::load(given);
+  fs::path folder = fs::absolute(model).lexically_normal();
+  for (int up = 0; up < 4; ++up, folder = folder.parent_path()) {
+    if (fs::exists(folder / "tokenizer.json")) return Tokenizer::load(folder / "tokenizer.json");
+  }
+  throw ConfigError({.file = model, .what = "no tokenizer.json beside it", .hint = "--tokenizer"});
+}
+
+struct EvaluateCommand {
+  std::string model;
+  std::vector<std::string> files;
+  EvaluateOptions options;
+  i64 threads = 0;
+  bool json = false;
+
+  void define(CLI::App& app) {
+    CLI::App* c = app.add_subcommand("evaluate", "Bits per byte of token files");
+    c->footer("Example:\n  quern evaluate build/quickstart build/corpus/tokens/validation.h5");
+    c->add_option("model", model, "a run, a step folder or a model.h5")->required();
+    c->add_option("files", files, "token files made by `quern prepare`")->required();
+    c->add_option("--sequence-length", options.sequence_length, "tokens of a window")
+        ->capture_default_str()
+        ->check(CLI::Range(2, 1 << 20));
+    c->add_option("--max-tokens", options.max_tokens, "of each file; 0: all")
+        ->capture_default_str();
+    c->add_option("--threads", threads, "0: one for each core")->capture_default_str();
+    c->add_flag("--json", json, "print JSON");
+    c->callback([this] { run(); });
+  }
+
+  void run() {
+    use_threads(threads);
+    const Model loaded = load_model(model);
+    std::vector<std::shared_ptr<const TokenFile>> opened;
+    for (const std::string& f : files) {
+      opened.push_back(std::make_shared<const TokenFile>(f));
+      if (opened.back()->vocab_size() > loaded.config.vocab_size) {
+        throw DataError({.file = f, .what = "tokens beyond the model's vocabulary"});
+      }
+    }
+    const EvalMetrics m = evaluate(loaded, opened, options);
+    if (json) {
+      ordered_json object{{"bits_per_byte", m.bits_per_byte}, {"loss", m.loss}};
+      for (const auto& d : m.domains) {
+        object["domains"].push_back({{"name", d.name},
+                                     {"bits_per_byte", d.bits_per_byte},
+                                     {"bytes", d.bytes},
+                                     {"tokens", d.tokens}});
+      }
+      std::cout << object.dump(2) << "\n";
+      return;
+    }
+    std::printf("%.4f bits per byte, %.4f nats per token\n", m.bits_per_byte, m.loss);
+    for (const auto& d : m.domains) {
+      std::printf("  %-24s %.4f bits per byte, %lld bytes\n", d.name.c_str(), d.bits_per_byte,
+                  static_cast<long long>(d.bytes));
+    }
+  }
+};
+
+struct GenerateCommand {
+  std::string model, prompt, tokenizer;
+  GenerateOptions options;
+  i64 threads = 0;
+  bool json = false;
+
+  void define(CLI::App& app) {
+    CLI::App* c = app.add_subcommand("generate", "Write text with a model");
+    c->footer(
+        "Example:\n  quern generate build/quickstart --prompt \"In the beginning\" --tokens 60");
+    c->add_option("model", model, "a run, a step folder or a model.h5")->required();
+    c->add_option("--prompt", prompt, "what the text begins with");
+    c->add_option("--tokens", options.tokens, "at most")->capture_default_str();
+    c->add_option("--temperature", options.temperature, "0: the likeliest token")
+        ->capture_default_str();
+    c->add_option("--top-p", options.top_p, "probability kept")->capture_default_str();
+    c->add_option("--top-k", options.top_k, "tokens kept; 0: any number")->capture_default_str();
+    c->add_option("--seed", options.seed, "of the random choices")->capture_default_str();
+    c->add_option("--tokenizer", tokenizer, "a tokenizer.json; default: the run's");
+    c->add_option("--threads", threads, "0: one for each core")->capture_default_str();
+    c->add_flag("--json", json, "print JSON");
+    c->callback([this] { run(); });
+  }
+
+  void run() {
+    use_threads(threads);
+    const Model loaded = load_model(model);
+    const Tokenizer t = find_tokenizer(model, tokenizer);
+    if (json) {
+      const std::string text = generate(loaded, t, prompt, options);
+      const ordered_json object{{"prompt", prompt}, {"text", text}};
+      std::cout << object.dump(2, ' ', false, ordered_json::error_handler_t::replace) << "\n";
+      return;
+    }
+    std::cout << prompt << std::flush;
+    generate(loaded, t, prompt, options,
+             [](const std::string& piece) { std::cout << piece << std::flush; });
+    std::cout << "\n";
+  }
+};
+
+struct InspectCommand {
+  std::string path;
+  i64 sequence_length = 4096;
+  bool json = false;
+
+  void define(CLI::App& app) {
+    CLI::App* c = app.add_subcommand("inspect", "What a recipe, config.json or checkpoint holds");
+    c->footer("Example:\n  quern inspect recipes/pretrain_tiny.textproto");
+    c->add_option("path", path, "a recipe, a config.json, a run, a step folder or a model.h5")
+        ->required();
+    c->add_option("--sequence-length", sequence_length, "for the FLOPs per token")
+        ->capture_default_str();
+    c->add_flag("--json", json, "print JSON");
+    c->callback([this] { run(); });
+  }
+
+  void run() {
+    Rows rows;
+    if (path.ends_with(".json")) {
+      const HfConfig config = read_hf_config(path);
+      rows = describe_model(config.model, sequence_length);
+      for (const HfKey& key : config.unknown_keys)
+        rows.emplace_back("unknown " + key.name, key.json);
+    } else if (path.ends_with(".textproto")) {
+      const Recipe recipe = load_recipe(path);
+      rows = describe_model(recipe.model, recipe.data.sequence_length);
+    } else {
+      rows = describe_model(read_checkpoint_config(path), sequence_length);
+      rows.emplace(rows.begin(), "checkpoint", find_model_file(path).string());
+    }
+    if (json) {
+      ordered_json object;
+      for (const auto& [what, value] : rows) {
+        object[what.substr(what.find_first_not_of(' '))] = value;
+      }
+      std::cout << object.dump(2) << "\n";
+      return;
+    }
+    for (const auto& [what, value] : rows) std::printf("%-28s %s\n", what.c_str(), value.c_str());
+  }
+};
+
+void check_environment() {
+  const char* kernels = std::getenv("QUERN_KERNELS");
+  if (kernels == nullptr) return;
+  const auto asked = kernel_set_named(kernels);
+  if (!asked) {
+    throw ConfigError(
+        {.key = "QUERN_KERNELS", .expected = "portable, avx2 or avx512", .actual = kernels});
+  }
+  if (*asked > best_kernel_set()) {
+    throw ConfigError({.key = "QUERN_KERNELS",
+                       .what = "this processor cannot run these kernels",
+                       .expected = std::string("at most ") + name_of(best_kernel_set()),
+                       .actual = kernels});
+  }
+}
+
+int run(int argc, char** argv) {
+  ExitCode code = ExitCode::kDone;
+  CLI::App app("Quern pretrains and studies small DeepSeek-V2-style language models on CPUs.");
+  app.set_version_flag("--version", QUERN_VERSION);
+  app.require_subcommand(1);
+  app.footer(
+      "Exit codes: 0 done; 1 our fault; 2 your input; 3 environment or I/O; 4 numerical halt;\n"
+      "5 integrity; 75 saved after a signal, run again.\n"
+      "QUERN_KERNELS=portable|avx2|avx512 forces a set of kernels.");
+  PrepareCommand prepare_command;
+  TrainCommand train_command;
+  ResumeCommand resume_command;
+  EvaluateCommand evaluate_command;
+  GenerateCommand generate_command;
+  InspectCommand inspect_command;
+  prepare_command.define(app);
+  train_command.define(app, &code);
+  resume_command.define(app, &code);
+  evaluate_command.define(app);
+  generate_command.define(app);
+  inspect_command.define(app);
+  try {
+    check_environment();
+    app.parse(argc, argv);
+    return int(code);
+  } catch (const CLI::ParseError& error) {
+    return app.exit(error) == 0 ? 0 : int(ExitCode::kUserInput);
+  } catch (const Error& error) {
+    std::fprintf(stderr, "quern: %s\n", error.what());
+    return int(error.code());
+  } catch (const std::exception& error) {
+    std::fprintf(stderr, "quern: internal error: %s\n", error.what());
+    return int(ExitCode::kInternal);
+  }
+}
+
+}  // namespace
+}  // namespace quern
+
+int main(int argc, char** argv) { return quern::run(argc, argv); }

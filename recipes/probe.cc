@@ -1,0 +1,72 @@
+// SPDX-License-Identifier: MIT
+#include "quern/recipes/probe.h"
+
+#include <sched.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <chrono>
+#include <fstream>
+
+#include "quern/autograd/kernels/parallel.h"
+#include "quern/autograd/ops/matmul.h"
+#include "quern/recipes/trainer.h"
+
+namespace quern {
+namespace {
+
+double seconds_now() {
+  return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
+}
+
+}  // namespace
+
+double measure_product_rate() {
+  constexpr i64 m = 2048, k = 512, n = 2048;
+  const Var a(Tensor::full({m, k}, DType::f32, 0.7)), b(Tensor::full({n, k}, DType::f32, 0.3));
+  double best = 1e9;
+  for (int i = 0; i < 12; ++i) {
+    Tape silent(false);
+    const double start = seconds_now();
+    ops::linear(silent, a, b);
+    best = std::min(best, seconds_now() - start);
+  }
+  return 2.0 * m * k * n / best;
+}
+
+StepProbe probe_step(const Recipe& recipe, std::shared_ptr<const Sampler> sampler, double seconds) {
+  Recipe trial = recipe;
+  trial.train.steps = std::max<i64>(trial.train.steps, trial.optim.warmup_steps + 1);
+  trial.train.init_from.clear();
+  Trainer trainer(trial, std::move(sampler));
+  const double start = seconds_now();
+  std::vector<double> times;
+  // The last step's size is the one that counts when the batch grows.
+  const i64 step = trial.train.steps - 1;
+  while (times.size() < 3 || (times.size() < 12 && seconds_now() - start < seconds)) {
+    const double begin = seconds_now();
+    trainer.step(trainer.batch_of(step));
+    times.push_back(seconds_now() - begin);
+  }
+  times.erase(times.begin());  // the first step finds no memory to reuse
+  std::sort(times.begin(), times.end());
+  return {times[times.size() / 2], resident_bytes()};
+}
+
+std::size_t resident_bytes() {
+  std::ifstream file("/proc/self/statm");
+  std::size_t total = 0, resident = 0;
+  file >> total >> resident;
+  return resident * std::size_t(sysconf(_SC_PAGESIZE));
+}
+
+void use_threads(i64 threads) {
+  if (threads <= 0) {
+    cpu_set_t allowed;
+    CPU_ZERO(&allowed);
+    threads = sched_getaffinity(0, sizeof allowed, &allowed) == 0 ? CPU_COUNT(&allowed) : 1;
+  }
+  set_num_threads(int(threads));
+}
+
+}  // namespace quern

@@ -1,0 +1,32 @@
+// SPDX-License-Identifier: MIT
+// Short measurements: how fast this machine multiplies, how long a step takes.
+#pragma once
+
+#include <cstddef>
+#include <memory>
+
+#include "quern/data/sampler.h"
+#include "quern/recipes/recipe.h"
+
+namespace quern {
+
+// FLOP/s of a 2048 x 512 x 2048 product in f32 with the kernels and threads in use: the best of a
+// few, about a tenth of a second.
+double measure_product_rate();
+
+struct StepProbe {
+  double seconds_per_step = 0;   // median of a few steps
+  std::size_t memory_bytes = 0;  // resident, with the step's memory in use
+};
+
+// Takes a few steps with a model that is then thrown away; at most about `seconds` long.
+StepProbe probe_step(const Recipe& recipe, std::shared_ptr<const Sampler> sampler,
+                     double seconds = 8);
+
+// Resident memory of this process, in bytes.
+std::size_t resident_bytes();
+
+// Applies recipe.train.threads (0: every core this process may use).
+void use_threads(i64 threads);
+
+}  // namespace quern

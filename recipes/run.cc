@@ -1,0 +1,357 @@
+// SPDX-License-Identifier: MIT
+#include "quern/recipes/run.h"
+
+#include <unistd.h>
+
+#include <algorithm>
+#include <chrono>
+#include <csignal>
+#include <cstdio>
+#include <nlohmann/json.hpp>
+
+#include "quern/data/atomic_file.h"
+#include "quern/data/prefetch.h"
+#include "quern/data/tokenizer.h"
+#include "quern/recipes/describe.h"
+#include "quern/recipes/evaluate.h"
+#include "quern/recipes/generate.h"
+#include "quern/recipes/metrics.h"
+#include "quern/recipes/probe.h"
+#include "quern/recipes/progress_line.h"
+#include "quern/recipes/report.h"
+#include "quern/recipes/trainer.h"
+
+namespace quern {
+namespace {
+
+namespace fs = std::filesystem;
+
+// Set by the first SIGINT or SIGTERM; the second one ends the process at once.
+volatile std::sig_atomic_t stop_signal = 0;
+
+void on_signal(int signal) { stop_signal = signal; }
+
+void catch_signals() {
+  stop_signal = 0;
+  struct sigaction action {};
+  action.sa_handler = on_signal;
+  action.sa_flags = SA_RESETHAND;
+  sigaction(SIGINT, &action, nullptr);
+  sigaction(SIGTERM, &action, nullptr);
+}
+
+double seconds_now() {
+  return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
+}
+
+bool every(i64 interval, i64 step) { return interval > 0 && step % interval == 0; }
+
+// The files a run needs, opened and checked against the recipe and each other.
+struct RunData {
+  std::shared_ptr<const Sampler> sampler;
+  std::vector<std::shared_ptr<const TokenFile>> validation;
+  std::optional<Tokenizer> tokenizer;
+  std::string tokenizer_sha256;
+};
+
+RunData open_data(const Recipe& recipe) {
+  RunData data;
+  data.sampler = make_sampler(recipe);
+  data.tokenizer_sha256 = data.sampler->sources()[0].file->tokenizer_sha256();
+  for (const std::string& path : recipe.data.validation) {
+    data.validation.push_back(std::make_shared<const TokenFile>(path, data.tokenizer_sha256));
+  }
+  if (!recipe.data.tokenizer.empty()) {
+    data.tokenizer = Tokenizer::load(recipe.data.tokenizer);
+    if (data.tokenizer->hash() != data.tokenizer_sha256) {
+      throw DataError({.file = recipe.data.tokenizer,
+                       .key = "data.tokenizer",
+                       .what = "not the tokenizer that made the token files"});
+    }
+  }
+  return data;
+}
+
+class Run {
+ public:
+  Run(const Recipe& recipe, fs::path folder, RunData data);
+  ExitCode go();
+
+ private:
+  void log_step(const StepReport& report, double seconds);
+  void do_evaluate(i64 max_tokens);
+  void write_samples();
+  void save();
+  void report(bool finished);
+  ExitCode interrupted();
+  ExitCode finish();
+
+  fs::path folder_;
+  Recipe recipe_;
+  RunData data_;
+  Trainer trainer_;
+  std::optional<fs::path> restored_from_;
+  double product_rate_;
+  double elapsed_before_ = 0;
+  double start_ = 0;
+  i64 saved_step_ = -1;
+  std::optional<MetricsLog> log_;
+  ProgressLine line_;
+};
+
+Run::Run(const Recipe& recipe, fs::path folder, RunData data)
+    : folder_(std::move(folder)),
+      recipe_(recipe),
+      data_(std::move(data)),
+      trainer_(recipe, data_.sampler),
+      product_rate_(measure_product_rate()),
+      line_(recipe.train.steps, recipe.train.log_every, stdout) {
+  const std::vector<fs::path> checkpoints = list_checkpoints(folder_);
+  const fs::path log = folder_ / "metrics.jsonl";
+  if (!checkpoints.empty()) {
+    trainer_.restore(checkpoints.back());
+    restored_from_ = checkpoints.back();
+    saved_step_ = trainer_.progress().step;
+  }
+  log_.emplace(log, trainer_.progress().step);
+  if (restored_from_) {
+    const RunHistory history = read_metrics(log);
+    if (!history.steps.empty()) elapsed_before_ = history.steps.back().elapsed_s;
+    log_->append(EventMetrics{trainer_.progress().step, "resumed", ""});
+  }
+}
+
+ExitCode Run::go() {
+  const TrainRecipe& t = recipe_.train;
+  catch_signals();
+  start_ = seconds_now();
+  const i64 first = trainer_.progress().step;
+  Prefetcher batches([this](i64 step) { return trainer_.batch_of(step); }, first, 2);
+  while (trainer_.progress().step < t.steps) {
+    if (stop_signal != 0) return interrupted();
+    const double begin = seconds_now();
+    StepReport step;
+    try {
+      step = trainer_.step(batches.next());
+    } catch (const NumericalError&) {
+      line_.finish();
+      save();
+      report(false);
+      throw;
+    }
+    log_step(step, seconds_now() - begin);
+    const i64 done = trainer_.progress().step;
+    if (done == t.steps) break;
+    if (every(t.eval_every, done)) do_evaluate(t.eval_max_tokens);
+    if (every(t.sample_every, done)) write_samples();
+    if (every(t.checkpoint_every, done)) save();
+    if (every(t.eval_every, done) || every(t.checkpoint_every, done)) report(false);
+  }
+  return finish();
+}
+
+void Run::log_step(const StepReport& report, double seconds) {
+  StepMetrics m;
+  m.step = trainer_.progress().step;
+  m.tokens_seen = trainer_.progress().tokens_seen;
+  m.loss = report.loss;
+  m.aux_loss = report.aux_loss;
+  m.lr = report.lr;
+  m.grad_norm = report.grad_norm;
+  m.seconds = seconds;
+  m.tokens_per_s = double(report.tokens) / seconds;
+  m.share_of_peak =
+      flops_per_token(recipe_.model, recipe_.data.sequence_length) * m.tokens_per_s / product_rate_;
+  m.elapsed_s = elapsed_before_ + seconds_now() - start_;
+  for (const std::vector<i64>& layer : report.expert_load) {
+    double sum = 0;
+    for (const i64 n : layer) sum += double(n);
+    std::vector<double>& relative = m.expert_load.emplace_back();
+    for (const i64 n : layer) {
+      relative.push_back(double(n) * double(layer.size()) / sum);
+      m.dead_experts += n == 0;
+      m.load_max_over_mean = std::max(m.load_max_over_mean, relative.back());
+    }
+  }
+  m.memory_bytes = resident_bytes();
+  log_->append(m);
+  line_.step(m);
+}
+
+void Run::do_evaluate(i64 max_tokens) {
+  if (data_.validation.empty()) return;
+  EvalMetrics m =
+      evaluate(trainer_.model(), data_.validation,
+               {recipe_.data.sequence_length, recipe_.train.micro_batch_sequences, max_tokens});
+  m.step = trainer_.progress().step;
+  log_->append(m);
+  line_.eval(m);
+}
+
+void Run::write_samples() {
+  if (!data_.tokenizer) return;
+  for (const std::string& prompt : recipe_.train.sample_prompts) {
+    GenerateOptions options;
+    options.tokens = recipe_.train.sample_tokens;
+    options.seed = std::uint64_t(recipe_.train.seed);
+    log_->append(SampleMetrics{trainer_.progress().step, prompt,
+                               generate(trainer_.model(), *data_.tokenizer, prompt, options)});
+  }
+}
+
+void Run::save() {
+  const i64 step = trainer_.progress().step;
+  if (step == saved_step_) return;
+  save_checkpoint(folder_, trainer_.model(), trainer_.optimizer(), trainer_.progress(),
+                  {to_text(recipe_), data_.tokenizer_sha256});
+  prune_checkpoints(folder_, recipe_.train.keep_checkpoints);
+  saved_step_ = step;
+}
+
+void Run::report(bool finished) {
+  ReportInput input;
+  input.title = folder_.filename().string();
+  input.history = read_metrics(folder_ / "metrics.jsonl");
+  input.total_steps = recipe_.train.steps;
+  input.finished = finished;
+  input.recipe_text = to_text(recipe_);
+  input.model = describe_model(recipe_.model, recipe_.data.sequence_length);
+  input.environment = describe_environment();
+  input.environment.emplace_back("product rate", with_unit(product_rate_) + "FLOP/s");
+  if (!recipe_.data.validation.empty()) {
+    // A corpus may come with what general-purpose compressors make of its validation text.
+    const fs::path tokens = fs::path(recipe_.data.validation[0]).parent_path();
+    input.compressors = read_compressors(tokens.parent_path() / "compressors.json");
+  }
+  input.sample_command = "quern generate " + folder_.string() + " --prompt \"The \"";
+  input.resume_command = "quern resume " + folder_.string();
+  write_report(folder_ / "report.html", input);
+}
+
+ExitCode Run::interrupted() {
+  line_.finish();
+  save();
+  log_->append(EventMetrics{trainer_.progress().step, "interrupted", ""});
+  report(false);
+  std::printf("stopped by a signal; step %lld is saved. Go on with: quern resume %s\n",
+              static_cast<long long>(trainer_.progress().step), folder_.c_str());
+  return ExitCode::kInterrupted;
+}
+
+ExitCode Run::finish() {
+  line_.finish();
+  save();
+  do_evaluate(0);
+  write_samples();
+  report(true);
+  write_file_atomically(folder_ / "finished", "");
+  const RunHistory history = read_metrics(folder_ / "metrics.jsonl");
+  if (!history.evals.empty()) {
+    const EvalMetrics& last = history.evals.back();
+    std::printf("validation: %.4f bits per byte\n", last.bits_per_byte);
+    for (const auto& d : last.domains) {
+      std::printf("  %-24s %.4f\n", d.name.c_str(), d.bits_per_byte);
+    }
+  }
+  std::printf("done: %lld steps, %s tokens. Report: %s\n",
+              static_cast<long long>(trainer_.progress().step),
+              with_unit(double(trainer_.progress().tokens_seen)).c_str(),
+              (folder_ / "report.html").c_str());
+  return ExitCode::kDone;
+}
+
+// The files of a recipe by absolute path, so that the run can go on from any folder.
+void make_paths_absolute(Recipe& recipe) {
+  const auto fix = [](std::string& path) {
+    if (!path.empty()) path = fs::absolute(path).lexically_normal().string();
+  };
+  for (TrainSource& s : recipe.data.train) fix(s.path);
+  for (std::string& path : recipe.data.validation) fix(path);
+  fix(recipe.data.tokenizer);
+  fix(recipe.train.init_from);
+}
+
+// The steps that fill target_minutes, from a short probe; schedules count steps, never time.
+void choose_steps(Recipe& recipe, const RunData& data) {
+  const StepProbe probe = probe_step(recipe, data.sampler);
+  const double steps = recipe.train.target_minutes * 60 / probe.seconds_per_step;
+  recipe.train.steps = std::max<i64>(10, i64(steps));
+  recipe.optim.warmup_steps = std::min(recipe.optim.warmup_steps, recipe.train.steps / 5);
+  std::printf("%.3f s per step: %lld steps in %s\n", probe.seconds_per_step,
+              static_cast<long long>(recipe.train.steps),
+              duration_text(recipe.train.target_minutes * 60).c_str());
+}
+
+}  // namespace
+
+ExitCode train_run(Recipe recipe, const fs::path& run) {
+  if (fs::exists(run / "recipe.textproto")) {
+    throw ConfigError({.file = run.string(),
+                       .what = "this folder already holds a run",
+                       .hint = "go on with: quern resume " + run.string()});
+  }
+  use_threads(recipe.train.threads);
+  make_paths_absolute(recipe);
+  RunData data = open_data(recipe);
+  if (recipe.train.steps == 0) choose_steps(recipe, data);
+  validate(recipe);
+  std::error_code error;
+  fs::create_directories(run / "checkpoints", error);
+  if (error) throw IoError({.file = run.string(), .what = error.message()});
+  if (data.tokenizer) data.tokenizer->save(run / "tokenizer.json");
+  write_file_atomically(run / "recipe.textproto", to_text(recipe));
+  return Run(recipe, run, std::move(data)).go();
+}
+
+ExitCode resume_run(const fs::path& run) {
+  if (!fs::exists(run / "recipe.textproto")) {
+    throw ConfigError({.file = run.string(), .what = "no run in this folder"});
+  }
+  if (fs::exists(run / "finished")) {
+    std::printf("this run is finished. Report: %s\n", (run / "report.html").c_str());
+    return ExitCode::kDone;
+  }
+  const Recipe recipe = load_recipe((run / "recipe.textproto").string());
+  use_threads(recipe.train.threads);
+  return Run(recipe, run, open_data(recipe)).go();
+}
+
+std::string dry_run(const Recipe& recipe, bool json) {
+  use_threads(recipe.train.threads);
+  Rows rows = describe_model(recipe.model, recipe.data.sequence_length);
+  const MemoryEstimate memory = estimate_memory(recipe);
+  rows.emplace_back("memory (estimate)", bytes_text(double(memory.total())));
+  rows.emplace_back("  parameters", bytes_text(double(memory.parameters)));
+  rows.emplace_back("  gradients and moments",
+                    bytes_text(double(memory.gradients + memory.moments + memory.lane_sums)));
+  rows.emplace_back("  activations", bytes_text(double(memory.activations)));
+  const bool have_data = std::all_of(recipe.data.train.begin(), recipe.data.train.end(),
+                                     [](const TrainSource& s) { return fs::exists(s.path); });
+  if (have_data) {
+    const StepProbe probe = probe_step(recipe, make_sampler(recipe), 5);
+    const double tokens = double(recipe.train.batch_sequences * recipe.data.sequence_length);
+    rows.emplace_back("seconds per step (probe)", std::to_string(probe.seconds_per_step));
+    rows.emplace_back("tokens per second", with_unit(tokens / probe.seconds_per_step));
+    const double total = recipe.train.steps > 0
+                             ? probe.seconds_per_step * double(recipe.train.steps)
+                             : recipe.train.target_minutes * 60;
+    rows.emplace_back("training time", duration_text(total));
+    rows.emplace_back("resident memory (probe)", bytes_text(double(probe.memory_bytes)));
+  } else {
+    rows.emplace_back("training time", "unknown: the token files do not exist yet");
+  }
+  if (json) {
+    nlohmann::ordered_json object;
+    for (const auto& [what, value] : rows) {
+      object[what.substr(what.find_first_not_of(' '))] = value;
+    }
+    return object.dump(2) + "\n";
+  }
+  std::string text;
+  for (const auto& [what, value] : rows) {
+    text += what + std::string(what.size() < 28 ? 28 - what.size() : 1, ' ') + value + "\n";
+  }
+  return text;
+}
+
+}  // namespace quern

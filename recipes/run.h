@@ -1,0 +1,27 @@
+// SPDX-License-Identifier: MIT
+// A whole run in its folder: train until done or interrupted, evaluating, sampling, saving and
+// reporting on the way. The folder holds
+//   recipe.textproto   the resolved recipe        tokenizer.json   a copy
+//   metrics.jsonl, report.html                    checkpoints/step-000400/
+//   finished           once the last step is saved
+#pragma once
+
+#include <filesystem>
+#include <string>
+
+#include "quern/autograd/error.h"
+#include "quern/recipes/recipe.h"
+
+namespace quern {
+
+// Starts a run. Throws ConfigError when the folder already holds one.
+ExitCode train_run(Recipe recipe, const std::filesystem::path& run);
+
+// Goes on from the newest checkpoint, or from the start where there is none yet.
+ExitCode resume_run(const std::filesystem::path& run);
+
+// What the recipe would build and cost, without training: parameters, FLOPs, memory, and seconds
+// per step from a short probe when the token files exist. JSON where asked.
+std::string dry_run(const Recipe& recipe, bool json);
+
+}  // namespace quern

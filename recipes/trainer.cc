@@ -1,0 +1,154 @@
+// SPDX-License-Identifier: MIT
+#include "quern/recipes/trainer.h"
+
+#include <cmath>
+
+#include "quern/autograd/ops/elementwise.h"
+#include "quern/autograd/ops/loss.h"
+#include "quern/optim/grad_clip.h"
+
+namespace quern {
+namespace {
+
+std::vector<Parameter*> parameters_of(Model& model) {
+  std::vector<Parameter*> all;
+  model.visit([&](Parameter& p) { all.push_back(&p); });
+  return all;
+}
+
+AdamW make_optimizer(const OptimRecipe& o, std::vector<Parameter*> parameters) {
+  const DecayExemptions exemptions{!o.decay_norms, !o.decay_embeddings, !o.decay_gate};
+  return AdamW({o.beta1, o.beta2, o.eps, o.weight_decay}, std::move(parameters),
+               [=](const Parameter& p) { return is_decayed(p, exemptions); });
+}
+
+BatchScheduleOptions batch_schedule_of(const Recipe& r) {
+  const bool ramp = r.train.batch_sequences_start > 0;
+  return {ramp ? r.train.batch_sequences_start : r.train.batch_sequences, r.train.batch_sequences,
+          ramp ? r.train.batch_rampup_tokens : 0, r.train.lanes * r.train.micro_batch_sequences,
+          r.data.sequence_length};
+}
+
+i64 count_labels(const Tensor& labels) {
+  i64 counted = 0;
+  for (const i32 label : labels.span<i32>()) counted += label != kIgnoredLabel;
+  return counted;
+}
+
+}  // namespace
+
+LrSchedule lr_schedule_of(const Recipe& recipe) {
+  const OptimRecipe& o = recipe.optim;
+  LrSchedule s;
+  for (const LrKind kind : {LrKind::constant, LrKind::cosine, LrKind::wsd, LrKind::multistep}) {
+    if (o.schedule == name_of(kind)) s.kind = kind;
+  }
+  s.peak_lr = o.lr;
+  s.warmup_steps = o.warmup_steps;
+  s.total_steps = recipe.train.steps;
+  s.min_lr_ratio = o.min_lr_ratio;
+  s.decay_fraction = o.decay_fraction;
+  s.drops.clear();
+  for (size_t i = 0; i < o.multistep_fractions.size(); ++i) {
+    s.drops.push_back({o.multistep_fractions[i], o.multistep_factors[i]});
+  }
+  return s;
+}
+
+std::shared_ptr<const Sampler> make_sampler(const Recipe& recipe) {
+  std::vector<SamplerSource> sources;
+  for (const TrainSource& s : recipe.data.train) {
+    auto file = std::make_shared<const TokenFile>(s.path);
+    if (file->vocab_size() > recipe.model.vocab_size) {
+      throw DataError({.file = s.path,
+                       .what = "tokens beyond the model's vocabulary",
+                       .expected = "at most " + std::to_string(recipe.model.vocab_size),
+                       .actual = std::to_string(file->vocab_size()),
+                       .hint = "model.vocab_size"});
+    }
+    sources.push_back({std::move(file), s.weight});
+  }
+  return std::make_shared<const Sampler>(std::move(sources), recipe.data.sequence_length,
+                                         std::uint64_t(recipe.train.seed),
+                                         recipe.data.mask_across_documents);
+}
+
+Trainer::Trainer(const Recipe& recipe, std::shared_ptr<const Sampler> sampler)
+    : recipe_(recipe),
+      sampler_(std::move(sampler)),
+      model_(recipe.model),
+      parameters_(parameters_of(model_)),
+      optimizer_(make_optimizer(recipe.optim, parameters_)),
+      lr_schedule_(lr_schedule_of(recipe)),
+      batch_schedule_(batch_schedule_of(recipe)),
+      lanes_(parameters_, recipe.train.lanes) {
+  model_.initialise(std::uint64_t(recipe.train.seed));
+  if (!recipe.train.init_from.empty()) load_weights(recipe.train.init_from, model_);
+}
+
+void Trainer::restore(const std::filesystem::path& checkpoint) {
+  progress_ = load_checkpoint(checkpoint, model_, optimizer_);
+}
+
+Batch Trainer::batch_of(i64 step) const {
+  return sampler_->batch(batch_schedule_.first_sample(step), batch_schedule_.sequences(step));
+}
+
+StepReport Trainer::step(const Batch& batch) {
+  const i64 sequences = batch.tokens.dim(0), micro = recipe_.train.micro_batch_sequences;
+  const i64 lane_size = sequences / recipe_.train.lanes;
+  const i64 counted = count_labels(batch.labels);
+  StepReport report;
+  report.tokens = batch.tokens.numel();
+  for (Parameter* p : parameters_) p->clear_grad();
+  for (i64 lane = 0; lane < recipe_.train.lanes; ++lane) {
+    for (i64 first = lane * lane_size; first < (lane + 1) * lane_size; first += micro) {
+      run_micro_batch(batch, first, micro, counted, report);
+    }
+    lanes_.add_lane(lane);
+  }
+  lanes_.finish();
+  report.grad_norm = global_norm(parameters_);
+  report.lr = lr_schedule_.lr(progress_.step);
+  if (!std::isfinite(report.loss) || !std::isfinite(report.grad_norm)) {
+    throw NumericalError({.key = "step " + std::to_string(progress_.step + 1),
+                          .what = "loss or gradients are not finite",
+                          .actual = "loss " + std::to_string(report.loss) + ", gradient norm " +
+                                    std::to_string(report.grad_norm),
+                          .hint = "a lower optim.lr or a longer optim.warmup_steps often helps"});
+  }
+  const double max_norm = recipe_.optim.max_grad_norm;
+  optimizer_.step(report.lr, max_norm > 0 ? clip_scale(report.grad_norm, max_norm) : 1);
+  ++progress_.step;
+  progress_.tokens_seen += report.tokens;
+  progress_.next_sample += sequences;
+  return report;
+}
+
+// The loss is the step's mean: each token weighs 1 / counted, each sequence's balance loss
+// 1 / sequences, so that neither depends on how the step is cut.
+void Trainer::run_micro_batch(const Batch& batch, i64 first, i64 count, i64 counted,
+                              StepReport& report) {
+  const Tensor labels = batch.labels.rows(first, first + count);
+  const Tensor first_key =
+      recipe_.data.mask_across_documents ? batch.doc_start.rows(first, first + count) : Tensor();
+  Tape tape;
+  const ModelOutput out = model_.forward(tape, batch.tokens.rows(first, first + count), first_key,
+                                         {.recompute = recipe_.train.recompute});
+  const Var nll = ops::linear_cross_entropy(tape, out.hidden, tape.parameter(model_.head()),
+                                            labels.reshape({labels.numel()}),
+                                            1.0 / double(std::max<i64>(counted, 1)))
+                      .loss;
+  const double share = double(count) / double(batch.tokens.dim(0));
+  tape.backward(ops::add(tape, nll, ops::scale(tape, out.aux_loss, share)));
+  report.loss += nll.item();
+  report.aux_loss += share * out.aux_loss.item();
+  report.expert_load.resize(out.router.size());
+  for (size_t layer = 0; layer < out.router.size(); ++layer) {
+    const std::vector<i64>& load = out.router[layer].load;
+    report.expert_load[layer].resize(load.size());
+    for (size_t e = 0; e < load.size(); ++e) report.expert_load[layer][e] += load[e];
+  }
+}
+
+}  // namespace quern
