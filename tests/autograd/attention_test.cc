@@ -22,7 +22,7 @@ using testing::random_tensor;
 
 struct Case {
   i64 batch, seq, heads, nope, rope, value;
-  i64 document;  // positions from one document's start to the next; 0: no first_key
+  i64 document;  // positions from one document's start to the next; 0: no first_key; -1: scattered
   std::string str() const {
     std::string s;
     for (const i64 n : {batch, seq, heads, nope, rope, value, document}) {
@@ -38,7 +38,7 @@ std::vector<Case> cases() {
   std::vector<Case> all;
   for (const i64 seq : {1, 2, 63, 64, 65, 130}) {
     for (const i64 heads : {1, 3}) {
-      for (const i64 document : {0, 1, 7, 50, 129}) {
+      for (const i64 document : {0, 1, 7, 50, 129, -1}) {
         all.push_back({2, seq, heads, 5, 4, 7, document});
       }
     }
@@ -56,7 +56,8 @@ Tensor first_keys(const Case& c) {
   for (i64 b = 0; b < c.batch; ++b) {
     for (i64 i = 0; i < c.seq; ++i) {
       const i64 start = (i + 3 * b) / c.document * c.document - 3 * b;
-      t.data<i32>()[b * c.seq + i] = i32(std::max<i64>(0, start));
+      const i64 scattered = (37 * i + 17 * b) % 101 % (i + 1);  // falls as well as rises
+      t.data<i32>()[b * c.seq + i] = i32(c.document < 0 ? scattered : std::max<i64>(0, start));
     }
   }
   return t;
