@@ -64,8 +64,12 @@ ErrorFacts unknown_field(const std::string& name, const Descriptor& type) {
                            (here && !here->empty() ? *here : "the recipe")};
   const auto elsewhere = find_message(
       recipe, "", [&](const Descriptor& d) { return d.FindFieldByName(name) != nullptr; });
-  const std::string meant = elsewhere ? (elsewhere->empty() ? name : *elsewhere + "." + name)
-                                      : internal::nearest_name(name, field_names(type));
+  if (elsewhere && elsewhere->empty()) {
+    facts.hint = "'" + name + "' stands outside all braces";
+    return facts;
+  }
+  const std::string meant =
+      elsewhere ? *elsewhere + "." + name : internal::nearest_name(name, field_names(type));
   if (!meant.empty()) facts.hint = "did you mean '" + meant + "'?";
   return facts;
 }

@@ -205,6 +205,8 @@ TEST(RecipeErrors, PointToTheTextAndNameTheFact) {
        "r:1:24: no field named 'type' in model.rope_scaling"},
       {"hidden_size: 5",
        "r:1:1: no field named 'hidden_size' in the recipe (did you mean 'model.hidden_size'?)"},
+      {"data { optim { lr: 1 } }",
+       "r:1:8: no field named 'optim' in data ('optim' stands outside all braces)"},
       {"optim { zzzzzzzz: 5 }", "r:1:9: no field named 'zzzzzzzz' in optim"},
       // Types and syntax.
       {"model { hidden_size: big }", "r:1:22: expected a whole number, got big"},
