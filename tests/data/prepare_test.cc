@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 #include "quern/data/prepare.h"
 
+#include <algorithm>
 #include <cstdlib>
 #include <set>
 
@@ -28,6 +29,7 @@ std::vector<std::string> texts_of(const fs::path& folder, const std::string& nam
     file.read(begin, ids);
     EXPECT_EQ(ids.back(), tokenizer.special_id(kEosToken)) << name << " document " << i;
     ids.pop_back();
+    EXPECT_EQ(std::ranges::count(ids, *tokenizer.special_id(kEosToken)), 0) << "from the text";
     texts.push_back(tokenizer.decode(ids));
   }
   return texts;
