@@ -84,6 +84,37 @@ void read_weights(const Hdf5Reader& file, Model& model) {
   refuse_surplus(file, known);
 }
 
+// A damaged file shows as unusable data; of a checkpoint that is a loss of integrity.
+template <class F>
+auto as_checkpoint_error(F&& f) {
+  try {
+    return f();
+  } catch (const DataError& error) {
+    throw CheckpointError(error.facts());
+  }
+}
+
+Progress read_checkpoint(const fs::path& checkpoint, Model& model, AdamW& optimizer) {
+  const Hdf5Reader weights = open_checked(checkpoint / "model.h5");
+  read_weights(weights, model);
+  const Hdf5Reader moments = open_checked(checkpoint / "optimizer.h5");
+  std::set<std::string> known;
+  optimizer.visit([&](const Parameter& p, const Tensor& m, const Tensor& v) {
+    read_into(moments, "m/" + p.name, m);
+    read_into(moments, "v/" + p.name, v);
+    known.insert({"m/" + p.name, "v/" + p.name});
+  });
+  refuse_surplus(moments, known);
+  optimizer.set_steps(moments.attribute_i64("/", "optimizer_steps"));
+  const Progress progress{weights.attribute_i64("/", "step"),
+                          weights.attribute_i64("/", "tokens_seen"),
+                          weights.attribute_i64("/", "next_sample")};
+  if (moments.attribute_i64("/", "step") != progress.step) {
+    throw CheckpointError({.file = checkpoint.string(), .what = "files of different steps"});
+  }
+  return progress;
+}
+
 }  // namespace
 
 fs::path checkpoint_path(const fs::path& run, i64 step) {
@@ -148,24 +179,7 @@ void prune_checkpoints(const fs::path& run, i64 keep) {
 }
 
 Progress load_checkpoint(const fs::path& checkpoint, Model& model, AdamW& optimizer) {
-  const Hdf5Reader weights = open_checked(checkpoint / "model.h5");
-  read_weights(weights, model);
-  const Hdf5Reader moments = open_checked(checkpoint / "optimizer.h5");
-  std::set<std::string> known;
-  optimizer.visit([&](const Parameter& p, const Tensor& m, const Tensor& v) {
-    read_into(moments, "m/" + p.name, m);
-    read_into(moments, "v/" + p.name, v);
-    known.insert({"m/" + p.name, "v/" + p.name});
-  });
-  refuse_surplus(moments, known);
-  optimizer.set_steps(moments.attribute_i64("/", "optimizer_steps"));
-  const Progress progress{weights.attribute_i64("/", "step"),
-                          weights.attribute_i64("/", "tokens_seen"),
-                          weights.attribute_i64("/", "next_sample")};
-  if (moments.attribute_i64("/", "step") != progress.step) {
-    throw CheckpointError({.file = checkpoint.string(), .what = "files of different steps"});
-  }
-  return progress;
+  return as_checkpoint_error([&] { return read_checkpoint(checkpoint, model, optimizer); });
 }
 
 fs::path find_model_file(const fs::path& path) {
@@ -179,13 +193,15 @@ fs::path find_model_file(const fs::path& path) {
 }
 
 void load_weights(const fs::path& path, Model& model) {
-  read_weights(open_checked(find_model_file(path)), model);
+  const fs::path file = find_model_file(path);
+  as_checkpoint_error([&] { read_weights(open_checked(file), model); });
 }
 
 ModelConfig read_checkpoint_config(const fs::path& path) {
   const fs::path file = find_model_file(path);
-  return parse_hf_config(open_checked(file).attribute_text("/", "config_json"), file.string())
-      .model;
+  const std::string json =
+      as_checkpoint_error([&] { return open_checked(file).attribute_text("/", "config_json"); });
+  return parse_hf_config(json, file.string()).model;
 }
 
 }  // namespace quern

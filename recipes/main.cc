@@ -1,5 +1,7 @@
 // SPDX-License-Identifier: MIT
 // The `quern` program: its subcommands and what they print.
+#include <unistd.h>
+
 #include <CLI/CLI.hpp>
 #include <cstdio>
 #include <cstdlib>
@@ -347,4 +349,12 @@ int run(int argc, char** argv) {
 }  // namespace
 }  // namespace quern
 
-int main(int argc, char** argv) { return quern::run(argc, argv); }
+int main(int argc, char** argv) {
+  // OpenMP's threads spin while they wait, which on a shared machine starves whoever they wait for.
+  // The runtime reads its settings before main, so the program starts itself again with them.
+  if (std::getenv("GOMP_SPINCOUNT") == nullptr && std::getenv("OMP_WAIT_POLICY") == nullptr) {
+    setenv("GOMP_SPINCOUNT", "1000", 1);
+    execv("/proc/self/exe", argv);
+  }
+  return quern::run(argc, argv);
+}
