@@ -18,7 +18,7 @@ stage() {
 
 prepare() {
   rm -rf $corpus/tokens
-  $quern prepare --vocab-size 8192 --train $corpus/train --validation $corpus/held_out \
+  $quern prepare --vocab-size 8192 --train $corpus/train --validation $corpus/held_out/*.txt \
     --out $corpus/tokens
   touch $corpus/tokens/prepared
 }
