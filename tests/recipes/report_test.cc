@@ -3,7 +3,9 @@
 #include "quern/recipes/report.h"
 
 #include <gtest/gtest.h>
+#include <unistd.h>
 
+#include <algorithm>
 #include <cmath>
 #include <fstream>
 #include <limits>
@@ -168,7 +170,8 @@ TEST(Report, StaysSmallForLongRuns) {
 }
 
 TEST(Report, IsWrittenWhole) {
-  const fs::path folder = fs::path(testing::TempDir()) / "quern_report_test";
+  const fs::path folder =
+      fs::path(testing::TempDir()) / ("quern_report_" + std::to_string(::getpid()));
   fs::remove_all(folder);
   write_report(folder / "report.html", full_input());
   std::ifstream in(folder / "report.html", std::ios::binary);
