@@ -17,7 +17,7 @@ constexpr std::size_t kMaxNameBytes = 60;
 // A card with heading, newest value, legend and plot.
 std::string panel(const std::string& title, const std::string& now, const Plot& plot) {
   std::string svg = svg_plot(plot);
-  if (svg.empty()) svg = "<p class=\"empty\">nothing measured yet</p>";
+  if (svg.empty()) svg = "<p class=\"empty\">nothing to draw yet</p>";
   std::string legend;
   if (plot.lines.size() > 1) {
     for (const PlotLine& line : plot.lines) {

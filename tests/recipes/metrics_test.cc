@@ -3,6 +3,7 @@
 #include "quern/recipes/metrics.h"
 
 #include <gtest/gtest.h>
+#include <unistd.h>
 
 #include <cmath>
 #include <fstream>
@@ -21,7 +22,8 @@ class MetricsTest : public testing::Test {
  protected:
   MetricsTest() {
     const auto* info = testing::UnitTest::GetInstance()->current_test_info();
-    folder_ = fs::path(testing::TempDir()) / (std::string("quern_metrics_") + info->name());
+    folder_ = fs::path(testing::TempDir()) /
+              ("quern_metrics_" + std::to_string(::getpid()) + info->name());
     fs::remove_all(folder_);
     fs::create_directories(folder_);
   }

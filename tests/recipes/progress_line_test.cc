@@ -4,6 +4,7 @@
 
 #include <fcntl.h>
 #include <gtest/gtest.h>
+#include <poll.h>
 #include <sys/ioctl.h>
 #include <unistd.h>
 
@@ -92,10 +93,17 @@ struct Terminal {
     out.reset();
     if (screen >= 0) ::close(screen);
   }
+  // The kernel hands bytes over in its own time: what comes until nothing came for a while.
   std::string shown() const {
-    std::array<char, 4096> text;
-    const ssize_t n = ::read(screen, text.data(), text.size());
-    return std::string(text.data(), std::size_t(std::max<ssize_t>(n, 0)));
+    std::string text;
+    pollfd ready{.fd = screen, .events = POLLIN, .revents = 0};
+    while (::poll(&ready, 1, 200) == 1) {
+      std::array<char, 4096> piece;
+      const ssize_t n = ::read(screen, piece.data(), piece.size());
+      if (n <= 0) break;
+      text.append(piece.data(), std::size_t(n));
+    }
+    return text;
   }
 
   int screen;

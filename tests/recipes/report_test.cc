@@ -3,7 +3,9 @@
 #include "quern/recipes/report.h"
 
 #include <gtest/gtest.h>
+#include <unistd.h>
 
+#include <algorithm>
 #include <cmath>
 #include <fstream>
 #include <limits>
@@ -168,7 +170,8 @@ TEST(Report, StaysSmallForLongRuns) {
 }
 
 TEST(Report, IsWrittenWhole) {
-  const fs::path folder = fs::path(testing::TempDir()) / "quern_report_test";
+  const fs::path folder =
+      fs::path(testing::TempDir()) / ("quern_report_" + std::to_string(::getpid()));
   fs::remove_all(folder);
   write_report(folder / "report.html", full_input());
   std::ifstream in(folder / "report.html", std::ios::binary);
@@ -176,6 +179,33 @@ TEST(Report, IsWrittenWhole) {
   EXPECT_EQ(html, report_html(full_input()));
   EXPECT_EQ(std::distance(fs::directory_iterator(folder), {}), 1);
   fs::remove_all(folder);
+}
+
+std::size_t occurrences(const std::string& text, const std::string& part) {
+  std::size_t count = 0;
+  for (std::size_t at = text.find(part); at != text.npos; at = text.find(part, at + 1)) ++count;
+  return count;
+}
+
+TEST(SvgPlot, BreaksTheLineAtValuesItCannotShow) {
+  internal::Plot plot{.lines = {{.name = "x", .style = "c0"}}};
+  plot.lines[0].points = {{1, 2.0}, {2, 3.0}, {3, kNan}, {4, 2.5}, {5, -kInfinity}, {6, 1.0}};
+  const std::string svg = internal::svg_plot(plot);
+  EXPECT_EQ(fault_of(svg), "");
+  EXPECT_EQ(occurrences(svg, "h0"), 3u);  // each piece of a line begins so
+  EXPECT_FALSE(contains(svg, "nan") || contains(svg, "inf"));
+  plot.log_y = true;
+  plot.lines[0].points[1].y = 0;
+  EXPECT_EQ(occurrences(internal::svg_plot(plot), "h0"), 3u);  // at 1, 4 and 6
+}
+
+TEST(SvgPlot, OutliersDoNotFlattenTheRest) {
+  internal::Plot plot{.lines = {{.name = "x", .style = "c0"}}};
+  for (int i = 0; i < 500; ++i) plot.lines[0].points.push_back({double(i), 1 + i % 10 / 10.0});
+  plot.lines[0].points[77].y = 1e30;
+  const std::string svg = internal::svg_plot(plot);
+  EXPECT_EQ(fault_of(svg), "");
+  EXPECT_TRUE(contains(svg, ">2</text>"));  // a tick of the ordinary values
 }
 
 TEST(Downsampled, KeepsSpikesEndsAndBound) {
