@@ -6,6 +6,8 @@
 
 #include <math.h>
 
+#include <Eigen/Core>
+
 #include "quern/autograd/kernels/internal/block_product.h"
 #include "quern/autograd/kernels/internal/tier.h"
 #include "quern/autograd/kernels/parallel.h"

@@ -8,21 +8,28 @@
 namespace quern::kernels::QUERN_TIER {
 namespace {
 
-// Chunks are large enough that packing both operands anew in each costs little.
-constexpr i64 kChunk = 512;
-constexpr i64 kGroupChunk = 512;  // rows of one group
+// Chunks are large enough that packing both operands anew in each costs little, and halved until
+// there are some for every thread of a small machine. How c is cut does not show in its bits.
+constexpr i64 kColumnChunk = kSliceWidth;
+constexpr i64 kGroupChunk = 32 * kTileRows;  // rows of one group
 
 i64 chunks(i64 n, i64 size) { return (n + size - 1) / size; }
 i64 smaller(i64 a, i64 b) { return a < b ? a : b; }
+
+i64 row_chunk(i64 m, i64 column_chunks) {
+  i64 size = 16 * kTileRows;
+  while (size > 4 * kTileRows && chunks(m, size) * column_chunks < 8) size /= 2;
+  return size;
+}
 
 }  // namespace
 
 template <class T>
 void gemm(const Gemm<T>& g) {
-  const i64 row_chunks = chunks(g.m, kChunk), column_chunks = chunks(g.n, kChunk);
-  parallel_for(row_chunks * column_chunks, [&](i64 task) {
-    const i64 i = task / column_chunks * kChunk, j = task % column_chunks * kChunk;
-    block_product<T>(smaller(kChunk, g.m - i), smaller(kChunk, g.n - j), g.k, T(1),
+  const i64 column_chunks = chunks(g.n, kColumnChunk), rows = row_chunk(g.m, column_chunks);
+  parallel_for(chunks(g.m, rows) * column_chunks, [&](i64 task) {
+    const i64 i = task / column_chunks * rows, j = task % column_chunks * kColumnChunk;
+    block_product<T>(smaller(rows, g.m - i), smaller(kColumnChunk, g.n - j), g.k, T(1),
                      g.a + (g.trans_a ? i : i * g.lda), g.lda, g.trans_a,
                      g.b + (g.trans_b ? j * g.ldb : j), g.ldb, g.trans_b, g.c + i * g.ldc + j,
                      g.ldc, g.accumulate);
@@ -51,12 +58,13 @@ void grouped_gemm(const GroupedGemm<T>& g) {
 
 template <class T>
 void grouped_gemm_trans_a(const GroupedGemmTransA<T>& g) {
-  const i64 row_chunks = chunks(g.m, kChunk);
+  const i64 row_chunks = chunks(g.m, kGroupChunk);
   parallel_for(g.groups * row_chunks, [&](i64 task) {
-    const i64 e = task / row_chunks, i = task % row_chunks * kChunk;
+    const i64 e = task / row_chunks, i = task % row_chunks * kGroupChunk;
     const i64 begin = g.offsets[e], rows = g.offsets[e + 1] - begin;
-    block_product<T>(smaller(kChunk, g.m - i), g.n, rows, T(1), g.a + begin * g.m + i, g.m, true,
-                     g.b + begin * g.n, g.n, false, g.c + (e * g.m + i) * g.n, g.n, g.accumulate);
+    block_product<T>(smaller(kGroupChunk, g.m - i), g.n, rows, T(1), g.a + begin * g.m + i, g.m,
+                     true, g.b + begin * g.n, g.n, false, g.c + (e * g.m + i) * g.n, g.n,
+                     g.accumulate);
   });
 }
 
