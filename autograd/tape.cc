@@ -17,7 +17,8 @@ GradTarget Grads::into(int input) {
     slot.grad = Tensor::empty(slot.shape, slot.dtype);
     return {slot.grad, false};
   }
-  if (slot.grad.shares_storage()) slot.grad = slot.grad.clone();  // passed on, not owned
+  if (slot.borrowed && slot.grad.shares_storage()) slot.grad = slot.grad.clone();
+  slot.borrowed = false;
   return {slot.grad, true};
 }
 
@@ -26,7 +27,7 @@ void Grads::pass(int input, const Tensor& gradient) {
 }
 
 i64 Tape::add_slot(const Tensor& value, Parameter* parameter) {
-  slots_.push_back({value.shape(), value.dtype(), {}, parameter});
+  slots_.push_back({.shape = value.shape(), .dtype = value.dtype(), .parameter = parameter});
   return i64(slots_.size()) - 1;
 }
 
@@ -39,6 +40,7 @@ void Tape::add_gradient(i64 index, const Tensor& gradient) {
   }
   if (slot.parameter == nullptr && !slot.grad.defined()) {
     slot.grad = gradient;
+    slot.borrowed = true;
     return;
   }
   const i64 self = index;
@@ -97,6 +99,7 @@ void Tape::backward(std::span<const Var> roots, std::span<const Tensor> dys) {
     for (const i64 slot : node.outputs) {
       outputs.push_back(std::move(slots_[size_t(slot)].grad));
       slots_[size_t(slot)].grad = {};
+      slots_[size_t(slot)].borrowed = false;
       reached = reached || outputs.back().defined();
     }
     if (!reached) continue;

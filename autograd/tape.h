@@ -102,6 +102,7 @@ class Tape {
     DType dtype;
     Tensor grad;
     Parameter* parameter = nullptr;
+    bool borrowed = false;  // grad was passed on: others may hold it
   };
   struct Node {
     const char* op;

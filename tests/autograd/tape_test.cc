@@ -31,6 +31,24 @@ TEST(Tape, PassedGradientsAreNotSharedWhenAddedTo) {
   EXPECT_EQ(tape.grad(b).data<double>()[0], 1);
 }
 
+// An operation may take all its targets before it writes any of them.
+TEST(Tape, OneVarAsTwoInputsOfAnOperation) {
+  Tape tape;
+  const Var x = tape.input(Tensor::full({2}, DType::f64, 3));
+  const Var y = tape.record("product", {x, x}, Tensor::full({2}, DType::f64, 9),
+                            [](const Tensor& dy, Grads& d) {
+                              const GradTarget a = d.into(0), b = d.into(1);
+                              for (const GradTarget& t : {a, b}) {
+                                for (i64 i = 0; i < 2; ++i) {
+                                  double& g = t.data<double>()[i];
+                                  g = (t.accumulate ? g : 0) + 3 * dy.data<double>()[i];
+                                }
+                              }
+                            });
+  tape.backward(ops::sum(tape, y));
+  EXPECT_EQ(tape.grad(x).data<double>()[0], 6);
+}
+
 TEST(Tape, ParameterGradientsOverwriteThenAdd) {
   Parameter p("w", {2}, ParamKind::norm, DType::f64);
   p.value.fill(3);
