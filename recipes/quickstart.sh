@@ -18,7 +18,7 @@ stage() {
 
 prepare() {
   rm -rf $corpus/tokens
-  $quern prepare --vocab-size 8192 --train $corpus/train --validation $corpus/held_out/*.txt \
+  $quern prepare --vocab-size 4096 --train $corpus/train --validation $corpus/held_out/*.txt \
     --out $corpus/tokens
   touch $corpus/tokens/prepared
 }
@@ -49,7 +49,7 @@ samples() {
 
 # The model's last validation beside the compressors on the same bytes, all in bits per byte.
 figures() {
-  model=$(sed -n 's/.*"validation_bits_per_byte": *\([0-9.]*\).*/\1/p' $run/metrics.jsonl | tail -n 1)
+  model=$(sed -n 's/.*"type":"eval".*"bits_per_byte":\([0-9.]*\),"loss".*/\1/p' $run/metrics.jsonl | tail -n 1)
   sed -n 's/^ *"all"[^0-9]*\([0-9]*\)[^0-9]*\([0-9]*\)[^0-9]*\([0-9]*\).*/\1 \2 \3/p' \
     $corpus/compressors.json | awk -v model="${model:-unknown}" '{
       printf "bits per byte of held-out text: this model %s, xz -9e %.3f, gzip -9 %.3f\n",
