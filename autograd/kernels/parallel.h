@@ -11,6 +11,11 @@ namespace quern {
 void set_num_threads(int n);
 int num_threads();
 
+// For the first line of a main(): waiting threads of OpenMP spin, which on a shared machine starves
+// whoever they wait for. The runtime reads its settings before main, so unless the environment has
+// some, this starts the program again with threads that soon sleep.
+void restart_with_quiet_threads(char** argv);
+
 // Calls task(context, i) once for every i in [0, n), from several threads, in no fixed order.
 // Calls inside a task run serially. Tasks must not throw.
 void parallel_for_raw(i64 n, void (*task)(void* context, i64 i), void* context);

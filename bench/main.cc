@@ -1,0 +1,218 @@
+// SPDX-License-Identifier: MIT
+// The `quern_bench` program: the speed and the memory of training, on the models of the PyTorch
+// peer (peers/torch_moe_train.py) and in its terms.
+#include <sys/resource.h>
+
+#include <CLI/CLI.hpp>
+#include <algorithm>
+#include <cmath>
+#include <cstdio>
+#include <iostream>
+#include <nlohmann/json.hpp>
+
+#include "bench/presets.h"
+#include "bench/training.h"
+#include "quern/autograd/kernels/cpu.h"
+#include "quern/autograd/kernels/parallel.h"
+#include "quern/recipes/probe.h"
+
+namespace quern::bench {
+namespace {
+
+using nlohmann::ordered_json;
+
+double rounded(double x, int digits) {
+  const double unit = std::pow(10.0, digits);
+  return std::round(x * unit) / unit;
+}
+
+double median(std::vector<double> x) {
+  std::nth_element(x.begin(), x.begin() + i64(x.size() / 2), x.end());
+  return x[x.size() / 2];
+}
+
+template <class F>
+std::vector<double> each(const std::vector<StepTimes>& steps, F f) {
+  std::vector<double> values;
+  for (const StepTimes& s : steps) values.push_back(f(s));
+  return values;
+}
+
+i64 peak_rss_mib() {
+  rusage usage{};
+  getrusage(RUSAGE_SELF, &usage);
+  return usage.ru_maxrss / 1024;
+}
+
+void print(const ordered_json& facts, bool json) {
+  if (json) {
+    std::cout << facts.dump() << "\n";
+    return;
+  }
+  for (const auto& [key, value] : facts.items()) {
+    std::printf("%-24s %s\n", key.c_str(),
+                value.is_string() ? value.get<std::string>().c_str() : value.dump().c_str());
+  }
+}
+
+// What both subcommands train, and how.
+struct Command {
+  std::string preset_name = "tiny", dtype = "fp32";
+  TrainingOptions training;
+  i64 threads = 0, steps = 8;
+  bool json = false;
+
+  CLI::App* define(CLI::App& app, const char* name, const char* what) {
+    CLI::App* c = app.add_subcommand(name, what);
+    c->add_option("--preset", preset_name, "the model")
+        ->check(CLI::IsMember(preset_names()))
+        ->capture_default_str();
+    c->add_option("--dtype", dtype, "of the arithmetic")
+        ->check(CLI::IsMember({"fp32"}))
+        ->capture_default_str();
+    c->add_option("--threads", threads, "0: one for each core")->capture_default_str();
+    c->add_option("--steps", steps, "steps that count")
+        ->check(CLI::PositiveNumber)
+        ->capture_default_str();
+    c->add_option("--batch", training.batch_sequences, "sequences of a step")
+        ->check(CLI::PositiveNumber)
+        ->capture_default_str();
+    c->add_option("--micro-batch", training.micro_batch_sequences,
+                  "sequences at once; a divisor of --batch; 0: all")
+        ->capture_default_str();
+    c->add_flag("--json", json, "print one line of JSON");
+    return c;
+  }
+
+  void prepare() {
+    i64& micro = training.micro_batch_sequences;
+    if (micro == 0) micro = training.batch_sequences;
+    if (micro < 0 || training.batch_sequences % micro != 0) {
+      throw CLI::ValidationError("--micro-batch", "must be a divisor of --batch");
+    }
+    use_threads(threads);
+  }
+};
+
+struct StepCommand : Command {
+  i64 warmup = 2;
+
+  void define_in(CLI::App& app) {
+    CLI::App* c = define(app, "step", "Time training steps, phase by phase");
+    c->footer("Example:\n  quern_bench step --preset tiny --threads 2 --json");
+    c->add_option("--warmup", warmup, "steps before those that count")
+        ->check(CLI::NonNegativeNumber)
+        ->capture_default_str();
+    c->callback([this] { run(); });
+  }
+
+  void run() {
+    prepare();
+    const double rate_before = measure_product_rate();
+    const ModelConfig config = preset(preset_name);
+    Training trained(config, training);
+    std::vector<StepTimes> taken;
+    for (i64 i = 0; i < warmup + steps; ++i) {
+      const StepTimes times = trained.step();
+      if (i >= warmup) taken.push_back(times);
+    }
+    print(facts(config, trained, taken, rate_before, measure_product_rate()), json);
+  }
+
+  // The peer's keys, and the kernels and threads that were used.
+  ordered_json facts(const ModelConfig& config, const Training& trained,
+                     const std::vector<StepTimes>& taken, double rate_before,
+                     double rate_after) const {
+    const ParameterCount count = count_parameters(config);
+    const auto totals = each(taken, [](const StepTimes& s) { return s.total(); });
+    const double tokens = double(trained.tokens_per_step()), step = median(totals);
+    const double flops = flops_per_token(config, training.sequence_length);
+    const double achieved = flops * tokens / step;
+    const auto phase = [&](double StepTimes::*part) {
+      return rounded(median(each(taken, [&](const StepTimes& s) { return s.*part; })), 4);
+    };
+    return {{"preset", preset_name},
+            {"dtype", dtype},
+            {"kernels", name_of(kernel_set())},
+            {"threads", num_threads()},
+            {"tokens_per_s", rounded(tokens / step, 1)},
+            {"step_s", rounded(step, 4)},
+            {"fwd_s", phase(&StepTimes::forward)},
+            {"bwd_s", phase(&StepTimes::backward)},
+            {"opt_s", phase(&StepTimes::optimizer)},
+            {"best_tokens_per_s", rounded(tokens / std::ranges::min(totals), 1)},
+            {"steps", taken.size()},
+            {"loss_first", rounded(taken.front().loss, 4)},
+            {"loss_last", rounded(taken.back().loss, 4)},
+            {"params_M", rounded(double(count.total) / 1e6, 2)},
+            {"active_nonemb_M", rounded(double(count.active_without_embeddings) / 1e6, 2)},
+            {"mflop_per_token", rounded(flops / 1e6, 1)},
+            {"achieved_gflops", rounded(achieved / 1e9, 1)},
+            {"gemm_gflops", rounded(rate_before / 1e9, 0)},
+            {"gemm_after", rounded(rate_after / 1e9, 0)},
+            {"mfu", rounded(achieved / std::max(rate_before, rate_after), 3)},
+            {"max_tokens_per_expert", trained.max_tokens_per_expert()},
+            {"peak_rss_MiB", peak_rss_mib()}};
+  }
+};
+
+struct MemoryCommand : Command {
+  int* exit_code = nullptr;
+
+  void define_in(CLI::App& app, int* code) {
+    exit_code = code;
+    steps = 1000;
+    CLI::App* c = define(app, "memory",
+                         "Resident memory after a tenth of the steps and after all of them; "
+                         "exit code 1 if it grew by 1 % or more");
+    c->footer("Example:\n  quern_bench memory --preset tiny --batch 2 --micro-batch 0 --steps 50");
+    c->callback([this] { run(); });
+  }
+
+  void run() {
+    prepare();
+    const i64 early = std::max<i64>(steps / 10, 1);
+    Training trained(preset(preset_name), training);
+    double rss_early = 0;
+    for (i64 i = 1; i <= steps; ++i) {
+      trained.step();
+      if (i == early) rss_early = double(resident_bytes());
+    }
+    const double rss = double(resident_bytes()), ratio = rss / rss_early;
+    print({{"preset", preset_name},
+           {"early_step", early},
+           {"early_rss_MiB", rounded(rss_early / 1048576, 1)},
+           {"last_step", steps},
+           {"last_rss_MiB", rounded(rss / 1048576, 1)},
+           {"ratio", rounded(ratio, 4)}},
+          json);
+    if (ratio >= 1.01) *exit_code = 1;
+  }
+};
+
+int run(int argc, char** argv) {
+  CLI::App app{"quern_bench: the speed and the memory of training on random tokens"};
+  app.require_subcommand(1);
+  int code = 0;
+  StepCommand step;
+  MemoryCommand memory;
+  step.define_in(app);
+  memory.define_in(app, &code);
+  try {
+    app.parse(argc, argv);
+  } catch (const CLI::ParseError& error) {
+    return app.exit(error) == 0 ? 0 : 2;
+  } catch (const Error& error) {
+    std::fprintf(stderr, "quern_bench: %s\n", error.what());
+    return 1;
+  }
+  return code;
+}
+
+}  // namespace
+}  // namespace quern::bench
+
+int main(int argc, char** argv) {
+  quern::restart_with_quiet_threads(argv);
+  return quern::bench::run(argc, argv);
+}
