@@ -31,7 +31,7 @@ Parameter::Parameter(std::string n, const Shape& shape, ParamKind k, DType dtype
     : name(std::move(n)),
       kind(k),
       value(Tensor::zeros(shape, dtype)),
-      grad(Tensor::zeros(shape, dtype)) {}
+      grad(Tensor::empty(shape, dtype)) {}
 
 Parameter Parameter::slice(std::string slice_name, i64 first_element, const Shape& shape) const {
   Parameter p = *this;  // shares storage and grad_written

@@ -4,6 +4,8 @@
 #include <cmath>
 #include <numbers>
 
+#include "quern/autograd/kernels/parallel.h"
+
 namespace quern {
 namespace {
 
@@ -25,10 +27,16 @@ std::uint64_t Random::bits(std::uint64_t index) const { return mix(mix(index ^ k
 
 double Random::uniform(std::uint64_t index) const { return double(bits(index) >> 11) * 0x1p-53; }
 
+std::pair<double, double> Random::normals(std::uint64_t pair) const {
+  const double u = double((bits(2 * pair) >> 11) + 1) * 0x1p-53;  // (0, 1]
+  const double radius = std::sqrt(-2 * std::log(u));
+  const double angle = 2 * std::numbers::pi * uniform(2 * pair + 1);
+  return {radius * std::cos(angle), radius * std::sin(angle)};
+}
+
 double Random::normal(std::uint64_t index) const {
-  const double u = double((bits(2 * index) >> 11) + 1) * 0x1p-53;  // (0, 1]
-  const double v = uniform(2 * index + 1);
-  return std::sqrt(-2 * std::log(u)) * std::cos(2 * std::numbers::pi * v);
+  const auto [even, odd] = normals(index / 2);
+  return index % 2 == 0 ? even : odd;
 }
 
 std::uint64_t Random::below(std::uint64_t index, std::uint64_t n) const {
@@ -37,8 +45,15 @@ std::uint64_t Random::below(std::uint64_t index, std::uint64_t n) const {
 
 void fill_normal(const Tensor& t, const Random& random, double std) {
   for_float_type(t, [&]<class T>() {
-    const auto values = t.span<T>();
-    for (size_t i = 0; i < values.size(); ++i) values[i] = T(std * random.normal(i));
+    T* values = t.data<T>();
+    const i64 n = t.numel();
+    parallel_chunks((n + 1) / 2, i64{1} << 14, [&](i64 begin, i64 end) {
+      for (i64 pair = begin; pair < end; ++pair) {
+        const auto [even, odd] = random.normals(std::uint64_t(pair));
+        values[2 * pair] = T(std * even);
+        if (2 * pair + 1 < n) values[2 * pair + 1] = T(std * odd);
+      }
+    });
   });
 }
 

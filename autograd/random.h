@@ -4,6 +4,7 @@
 #pragma once
 
 #include <string_view>
+#include <utility>
 
 #include "quern/autograd/tensor.h"
 
@@ -17,6 +18,8 @@ class Random {
   std::uint64_t bits(std::uint64_t index) const;
   double uniform(std::uint64_t index) const;  // [0, 1)
   double normal(std::uint64_t index) const;   // mean 0, standard deviation 1
+  // normal(2 * pair) and normal(2 * pair + 1), for the price of one.
+  std::pair<double, double> normals(std::uint64_t pair) const;
   // [0, n) without bias worth speaking of (n far below 2^64); n > 0.
   std::uint64_t below(std::uint64_t index, std::uint64_t n) const;
 

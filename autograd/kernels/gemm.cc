@@ -11,13 +11,12 @@ namespace {
 // Chunks are large enough that packing both operands anew in each costs little, and halved until
 // there are some for every thread of a small machine. How c is cut does not show in its bits.
 constexpr i64 kColumnChunk = kSliceWidth;
-constexpr i64 kGroupChunk = 32 * kTileRows;  // rows of one group
+constexpr i64 kGroupChunk = 2 * kSliceRows;  // rows of one group
 
 i64 chunks(i64 n, i64 size) { return (n + size - 1) / size; }
-i64 smaller(i64 a, i64 b) { return a < b ? a : b; }
 
 i64 row_chunk(i64 m, i64 column_chunks) {
-  i64 size = 16 * kTileRows;
+  i64 size = 2 * kSliceRows;
   while (size > 4 * kTileRows && chunks(m, size) * column_chunks < 8) size /= 2;
   return size;
 }

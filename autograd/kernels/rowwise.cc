@@ -84,8 +84,9 @@ void swiglu(const Swiglu<T>& a) {
 template <class T>
 void swiglu_backward(const SwigluBackward<T>& a) {
   parallel_chunks(a.rows, kRowChunk, [&](i64 begin, i64 end) {
-    constexpr i64 kBlock = 256;  // the sigmoid is kept for a block at a time, on the stack
-    T sigmoid_values[kBlock];
+    constexpr i64 kBlock = 256;  // the sigmoid is kept for a block at a time
+    // Aligned, since Eigen takes the elements before a boundary one by one, with other rounding.
+    alignas(64) T sigmoid_values[kBlock];
     for (i64 i = begin * a.width; i < end * a.width;) {
       const i64 r = i / a.width, column = i % a.width;
       const i64 n = a.width - column < kBlock ? a.width - column : kBlock;

@@ -28,8 +28,10 @@ inline constexpr int kTileRows = 6;
 inline constexpr i64 kVectorBytes = 16;
 inline constexpr int kTileRows = 4;
 #endif
-inline constexpr i64 kDepth = 256;        // of a slice
-inline constexpr i64 kSliceWidth = 1024;  // columns of b in a slice
+inline constexpr i64 kDepth = 256;                 // of a slice
+inline constexpr i64 kSliceWidth = 1024;           // columns of b in a slice
+inline constexpr i64 kSliceRows = 16 * kTileRows;  // rows of a in a slice
+inline constexpr i64 kPackDepth = 16;
 
 template <class T>
 struct Simd {
@@ -167,6 +169,49 @@ void edge_tile(i64 rows, i64 columns, i64 depth, const T* a, const T* b, T alpha
   }
 }
 
+// The panels of one slice of an operand: rows (or columns) [0, count) of it, `depth` deep. `across`
+// says that the extent that is summed over is the one that is contiguous in memory.
+template <class T, int Width>
+void pack_panels(const T* x, i64 ld, i64 count, i64 depth, bool across, T* panels) {
+  if (across) {
+    for (i64 i = 0; i < count; i += Width) {
+      pack_rows<T, Width>(x + i * ld, ld, count - i < Width ? count - i : Width, depth,
+                          panels + i * depth);
+    }
+    return;
+  }
+  // A few k at a time, so that memory is read along its rows and each page is met once.
+  for (i64 k = 0; k < depth; k += kPackDepth) {
+    const i64 some = depth - k < kPackDepth ? depth - k : kPackDepth;
+    for (i64 i = 0; i < count; i += Width) {
+      pack_columns<T, Width>(x + k * ld + i, ld, count - i < Width ? count - i : Width, some,
+                             panels + i * depth + k * Width);
+    }
+  }
+}
+
+template <class T>
+void multiply_panels(i64 m, i64 n, i64 depth, T alpha, const T* a_panels, const T* b_panels, T* c,
+                     i64 ldc, bool accumulate) {
+  constexpr i64 M = kTileRows, N = Simd<T>::kTileColumns;
+  for (i64 i = 0; i < m; i += M) {
+    const i64 rows = m - i < M ? m - i : M;
+    for (i64 j = 0; j < n; j += N) {
+      const i64 columns = n - j < N ? n - j : N;
+      const T *a = a_panels + i * depth, *b = b_panels + j * depth;
+      T* to = c + i * ldc + j;
+      if (columns == N && touched_rows(rows) == rows) {
+        tile_of<T>(rows, depth, a, b, alpha, to, ldc, accumulate);
+      } else {
+        edge_tile<T>(rows, columns, depth, a, b, alpha, to, ldc, accumulate);
+      }
+    }
+  }
+}
+
+inline i64 smaller(i64 a, i64 b) { return a < b ? a : b; }
+inline i64 rounded_up(i64 n, i64 to) { return (n + to - 1) / to * to; }
+
 // c[m, n] (+)= alpha * op(a) * op(b); the arguments as in Gemm. Takes one piece of the heap, of
 // bounded size.
 template <class T>
@@ -179,45 +224,28 @@ void block_product(i64 m, i64 n, i64 k, T alpha, const T* a, i64 lda, bool trans
     }
   }
   if (m == 0 || n == 0 || k == 0) return;
-  const i64 deepest = k < kDepth ? k : kDepth, widest = n < kSliceWidth ? n : kSliceWidth;
+  const i64 deepest = smaller(k, kDepth), b_size = rounded_up(smaller(n, kSliceWidth), N) * deepest;
+  const i64 a_size = rounded_up(smaller(m, kSliceRows), M) * deepest;
   // The panels of b first, whole vectors each, so that both begin at a vector's boundary.
-  const i64 b_size = (widest + N - 1) / N * N * deepest, a_size = deepest * M;
-  T* const memory =
-      static_cast<T*>(aligned_alloc(64, size_t((a_size + b_size) * i64(sizeof(T)) + 63) / 64 * 64));
-  T *const b_panels = memory, *const a_panel = memory + b_size;
-  for (i64 j0 = 0; j0 < n; j0 += kSliceWidth) {
-    const i64 width = n - j0 < kSliceWidth ? n - j0 : kSliceWidth;
+  T* const b_panels = static_cast<T*>(
+      aligned_alloc(64, size_t(rounded_up((a_size + b_size) * i64(sizeof(T)), 64))));
+  T* const a_panels = b_panels + b_size;
+  for (i64 j = 0; j < n; j += kSliceWidth) {
+    const i64 width = smaller(n - j, kSliceWidth);
     for (i64 k0 = 0; k0 < k; k0 += kDepth) {
-      const i64 depth = k - k0 < kDepth ? k - k0 : kDepth;
-      const bool add = accumulate || k0 > 0;
-      for (i64 j = 0; j < width; j += N) {
-        const i64 columns = width - j < N ? width - j : N;
-        if (trans_b) {
-          pack_rows<T, N>(b + (j0 + j) * ldb + k0, ldb, columns, depth, b_panels + j * depth);
-        } else {
-          pack_columns<T, N>(b + k0 * ldb + j0 + j, ldb, columns, depth, b_panels + j * depth);
-        }
-      }
-      for (i64 i = 0; i < m; i += M) {
-        const i64 rows = m - i < M ? m - i : M;
-        if (trans_a) {
-          pack_columns<T, M>(a + k0 * lda + i, lda, rows, depth, a_panel);
-        } else {
-          pack_rows<T, M>(a + i * lda + k0, lda, rows, depth, a_panel);
-        }
-        for (i64 j = 0; j < width; j += N) {
-          const i64 columns = width - j < N ? width - j : N;
-          T* to = c + i * ldc + j0 + j;
-          if (columns == N && touched_rows(rows) == rows) {
-            tile_of<T>(rows, depth, a_panel, b_panels + j * depth, alpha, to, ldc, add);
-          } else {
-            edge_tile<T>(rows, columns, depth, a_panel, b_panels + j * depth, alpha, to, ldc, add);
-          }
-        }
+      const i64 depth = smaller(k - k0, kDepth);
+      pack_panels<T, N>(b + (trans_b ? j * ldb + k0 : k0 * ldb + j), ldb, width, depth, trans_b,
+                        b_panels);
+      for (i64 i = 0; i < m; i += kSliceRows) {
+        const i64 rows = smaller(m - i, kSliceRows);
+        pack_panels<T, M>(a + (trans_a ? k0 * lda + i : i * lda + k0), lda, rows, depth, !trans_a,
+                          a_panels);
+        multiply_panels<T>(rows, width, depth, alpha, a_panels, b_panels, c + i * ldc + j, ldc,
+                           accumulate || k0 > 0);
       }
     }
   }
-  free(memory);
+  free(b_panels);
 }
 
 }  // namespace quern::kernels::QUERN_TIER
