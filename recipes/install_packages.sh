@@ -4,7 +4,7 @@
 
 build_packages="ca-certificates cmake g++ git libcli11-dev libeigen3-dev libhdf5-dev libprotobuf-dev
   libssl-dev libutf8proc-dev ninja-build nlohmann-json3-dev perl pkg-config protobuf-compiler xz-utils"
-test_packages="libgtest-dev qemu-user"
+test_packages="hdf5-tools libgtest-dev qemu-user"
 
 # install_packages [tests]: exits with 3 where something is missing and cannot be installed.
 install_packages() {
