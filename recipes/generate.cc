@@ -61,12 +61,14 @@ std::string generate(const Model& model, const Tokenizer& tokenizer, const std::
   // Documents follow an <|eos|> in training, so that is what stands before a text.
   if (eos) ids.insert(ids.begin(), *eos);
   if (ids.empty()) throw ConfigError({.key = "prompt", .what = "empty"});
+  // The model may have more ids than the tokenizer has tokens; those mean nothing.
+  const i64 known = std::min<i64>(tokenizer.vocab_size(), model.config.vocab_size);
   KvCache cache(model.config, i64(ids.size()) + options.tokens, model.dtype);
   Tensor logits = model.decode(Tensor::from<i32>({i64(ids.size())}, ids), cache);
   const Random random(options.seed, "generate");
   std::string text;
   for (i64 n = 0; n < options.tokens; ++n) {
-    const i32 id = sample_token(logits, options, random.uniform(std::uint64_t(n)));
+    const i32 id = sample_token(logits.rows(0, known), options, random.uniform(std::uint64_t(n)));
     if (eos && id == *eos) break;
     const std::string piece = tokenizer.decode(std::span(&id, 1));
     text += piece;
