@@ -94,6 +94,11 @@ auto as_checkpoint_error(F&& f) {
   }
 }
 
+Progress read_progress(const Hdf5Reader& file) {
+  return {file.attribute_i64("/", "step"), file.attribute_i64("/", "tokens_seen"),
+          file.attribute_i64("/", "next_sample")};
+}
+
 Progress read_checkpoint(const fs::path& checkpoint, Model& model, AdamW& optimizer) {
   const Hdf5Reader weights = open_checked(checkpoint / "model.h5");
   read_weights(weights, model);
@@ -106,9 +111,7 @@ Progress read_checkpoint(const fs::path& checkpoint, Model& model, AdamW& optimi
   });
   refuse_surplus(moments, known);
   optimizer.set_steps(moments.attribute_i64("/", "optimizer_steps"));
-  const Progress progress{weights.attribute_i64("/", "step"),
-                          weights.attribute_i64("/", "tokens_seen"),
-                          weights.attribute_i64("/", "next_sample")};
+  const Progress progress = read_progress(weights);
   if (moments.attribute_i64("/", "step") != progress.step) {
     throw CheckpointError({.file = checkpoint.string(), .what = "files of different steps"});
   }
@@ -176,6 +179,13 @@ void prune_checkpoints(const fs::path& run, i64 keep) {
     std::error_code ignored;
     fs::remove_all(all[size_t(i)], ignored);
   }
+  std::vector<fs::path> unfinished;
+  std::error_code ignored;
+  for (const auto& entry : fs::directory_iterator(run / "checkpoints", ignored)) {
+    const std::string name = entry.path().filename().string();
+    if (name.starts_with("step-") && name.ends_with(".tmp")) unfinished.push_back(entry.path());
+  }
+  for (const fs::path& path : unfinished) fs::remove_all(path, ignored);
 }
 
 Progress load_checkpoint(const fs::path& checkpoint, Model& model, AdamW& optimizer) {
@@ -197,11 +207,15 @@ void load_weights(const fs::path& path, Model& model) {
   as_checkpoint_error([&] { read_weights(open_checked(file), model); });
 }
 
-ModelConfig read_checkpoint_config(const fs::path& path) {
+CheckpointInfo read_checkpoint_info(const fs::path& path) {
   const fs::path file = find_model_file(path);
-  const std::string json =
-      as_checkpoint_error([&] { return open_checked(file).attribute_text("/", "config_json"); });
-  return parse_hf_config(json, file.string()).model;
+  return as_checkpoint_error([&] {
+    const Hdf5Reader reader = open_checked(file);
+    const auto text = [&](const char* name) { return reader.attribute_text("/", name); };
+    return CheckpointInfo{parse_hf_config(text("config_json"), file.string()).model,
+                          read_progress(reader),
+                          {text("recipe"), text("tokenizer_sha256")}};
+  });
 }
 
 }  // namespace quern

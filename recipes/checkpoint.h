@@ -24,10 +24,17 @@ struct Progress {
   i64 next_sample = 0;  // global number of the next sequence
 };
 
-// What describes the run in every checkpoint.
+// What names the run in every checkpoint.
 struct CheckpointContext {
   std::string recipe;            // the resolved recipe
   std::string tokenizer_sha256;  // of the run's tokenizer
+};
+
+// What a checkpoint says of itself.
+struct CheckpointInfo {
+  ModelConfig model;
+  Progress progress;
+  CheckpointContext context;
 };
 
 std::filesystem::path checkpoint_path(const std::filesystem::path& run, i64 step);
@@ -37,7 +44,7 @@ std::vector<std::filesystem::path> list_checkpoints(const std::filesystem::path&
 // Throws IoError; earlier checkpoints are then untouched.
 void save_checkpoint(const std::filesystem::path& run, Model& model, const AdamW& optimizer,
                      const Progress& progress, const CheckpointContext& context);
-// Deletes all but the newest `keep`.
+// Deletes all but the newest `keep`, and what an interrupted save has left.
 void prune_checkpoints(const std::filesystem::path& run, i64 keep);
 
 // Fills model and optimizer. Throws CheckpointError that names file and tensor where anything is
@@ -46,7 +53,7 @@ Progress load_checkpoint(const std::filesystem::path& checkpoint, Model& model, 
 
 // The weights alone. `path` is a checkpoint, a run (its newest checkpoint) or a model.h5.
 void load_weights(const std::filesystem::path& path, Model& model);
-ModelConfig read_checkpoint_config(const std::filesystem::path& path);
+CheckpointInfo read_checkpoint_info(const std::filesystem::path& path);
 // The model.h5 that `path` stands for. Throws ConfigError when there is none.
 std::filesystem::path find_model_file(const std::filesystem::path& path);
 

@@ -3,20 +3,32 @@
 
 #include <algorithm>
 #include <bit>
-#include <cstdio>
+#include <cctype>
+#include <cmath>
 #include <fstream>
+#include <limits>
+#include <nlohmann/json.hpp>
 
 #include "quern/autograd/kernels/cpu.h"
 #include "quern/autograd/kernels/parallel.h"
+#include "quern/recipes/internal/units.h"
 
 namespace quern {
 namespace {
 
-template <class... Args>
-std::string format(const char* pattern, Args... args) {
-  char text[96];
-  std::snprintf(text, sizeof text, pattern, args...);
-  return text;
+// "training FLOPs per token" -> "training_flops_per_token"
+std::string key_of(const std::string& what) {
+  std::string key;
+  for (const char c : what) {
+    const unsigned char u = static_cast<unsigned char>(c);
+    if (std::isalnum(u)) {
+      key += char(std::tolower(u));
+    } else if (!key.empty() && key.back() != '_') {
+      key += '_';
+    }
+  }
+  while (key.ends_with('_')) key.pop_back();
+  return key;
 }
 
 std::string processor_name() {
@@ -43,31 +55,29 @@ i64 kept_per_token(const ModelConfig& c, i64 layer) {
 
 }  // namespace
 
-std::string with_unit(double n) {
-  if (n >= 1e12) return format("%.2f T", n / 1e12);
-  if (n >= 1e9) return format("%.2f G", n / 1e9);
-  if (n >= 1e6) return format("%.2f M", n / 1e6);
-  if (n >= 1e3) return format("%.1f k", n / 1e3);
-  return format("%.0f", n);
+Figure count_figure(std::string what, double count) {
+  return {std::move(what), count, internal::short_text(count)};
 }
 
-std::string bytes_text(double bytes) {
-  if (bytes >= 1 << 30) return format("%.2f GiB", bytes / (1 << 30));
-  return format("%.0f MiB", bytes / (1 << 20));
+Figure bytes_figure(std::string what, double bytes) {
+  return {std::move(what), bytes, internal::bytes_text(std::size_t(bytes))};
 }
 
-std::string duration_text(double s) {
-  const auto whole = static_cast<long long>(s + 0.5);
-  if (whole >= 3600) return format("%lldh%02lldm", whole / 3600, whole / 60 % 60);
-  if (whole >= 60) return format("%lldm%02llds", whole / 60, whole % 60);
-  return format("%lld s", whole);
+Figure duration_figure(std::string what, double seconds) {
+  const bool is_short = seconds < 10;
+  return {std::move(what), seconds,
+          is_short ? internal::short_text(seconds) + "s" : internal::duration_text(seconds)};
 }
 
-Rows describe_model(const ModelConfig& c, i64 sequence_length) {
+Figure text_figure(std::string what, std::string text) {
+  return {std::move(what), std::numeric_limits<double>::quiet_NaN(), std::move(text)};
+}
+
+Figures describe_model(const ModelConfig& c, i64 sequence_length) {
   const ParameterCount n = count_parameters(c);
-  Rows rows;
-  const auto add = [&rows](const char* what, i64 count) {
-    if (count > 0) rows.emplace_back(what, with_unit(double(count)));
+  Figures figures;
+  const auto add = [&figures](const char* what, i64 count) {
+    if (count > 0) figures.push_back(count_figure(what, double(count)));
   };
   add("parameters", n.total);
   add("  embedding", n.embedding);
@@ -81,12 +91,39 @@ Rows describe_model(const ModelConfig& c, i64 sequence_length) {
   add("active per token", n.active);
   add("  without input embedding", n.active_without_input_embedding);
   add("  without both embeddings", n.active_without_embeddings);
-  rows.emplace_back("training FLOPs per token", with_unit(flops_per_token(c, sequence_length)));
-  rows.emplace_back(
-      "cache per token",
-      format("%lld values (all layers)",
-             static_cast<long long>((c.kv_lora_rank + c.qk_rope_head_dim) * c.num_hidden_layers)));
+  figures.push_back(count_figure("training FLOPs per token", flops_per_token(c, sequence_length)));
+  const i64 cached = (c.kv_lora_rank + c.qk_rope_head_dim) * c.num_hidden_layers;
+  figures.push_back(count_figure("cache bytes per token", 4.0 * double(cached)));  // f32
+  return figures;
+}
+
+Rows rows_of(const Figures& figures) {
+  Rows rows;
+  for (const Figure& f : figures) rows.emplace_back(f.what, f.text);
   return rows;
+}
+
+std::string table_of(const Figures& figures) {
+  std::string table;
+  for (const Figure& f : figures) {
+    table += f.what + std::string(f.what.size() < 28 ? 28 - f.what.size() : 1, ' ') + f.text + "\n";
+  }
+  return table;
+}
+
+std::string json_of(const Figures& figures) {
+  nlohmann::ordered_json object;
+  for (const Figure& f : figures) {
+    auto& value = object[key_of(f.what)];
+    if (std::isnan(f.value)) {
+      value = f.text;
+    } else if (f.value == std::floor(f.value) && std::abs(f.value) < 9e15) {
+      value = i64(f.value);
+    } else {
+      value = f.value;
+    }
+  }
+  return object.dump(2, ' ', false, nlohmann::json::error_handler_t::replace) + "\n";
 }
 
 Rows describe_environment() {

@@ -13,8 +13,25 @@ namespace quern {
 
 using Rows = std::vector<std::pair<std::string, std::string>>;  // what, value
 
-Rows describe_model(const ModelConfig& config, i64 sequence_length);
+struct Figure {
+  std::string what;  // indented where it is a part of the one above
+  double value = 0;  // NaN: there is only the text
+  std::string text;  // as people read it
+};
+using Figures = std::vector<Figure>;
+
+Figure count_figure(std::string what, double count);
+Figure bytes_figure(std::string what, double bytes);
+Figure duration_figure(std::string what, double seconds);
+Figure text_figure(std::string what, std::string text);
+
+Figures describe_model(const ModelConfig& config, i64 sequence_length);
 Rows describe_environment();
+
+Rows rows_of(const Figures& figures);
+std::string table_of(const Figures& figures);  // a line each
+// An object of plain numbers, {"training_flops_per_token": 26900000, ...}; texts stay texts.
+std::string json_of(const Figures& figures);
 
 // Bytes that training holds at once: parameters, gradients, moments and lane sums are exact,
 // activations are estimated from the shapes.
@@ -23,10 +40,5 @@ struct MemoryEstimate {
   i64 total() const { return parameters + gradients + moments + lane_sums + activations; }
 };
 MemoryEstimate estimate_memory(const Recipe& recipe);
-
-// "12.3 M", "214.8 M"; "1.4 GiB"; "1h02m", "3m10s", "8 s".
-std::string with_unit(double number);
-std::string bytes_text(double bytes);
-std::string duration_text(double seconds);
 
 }  // namespace quern

@@ -11,7 +11,7 @@
 #include "quern/autograd/kernels/cpu.h"
 #include "quern/data/prepare.h"
 #include "quern/recipes/checkpoint.h"
-#include "quern/recipes/describe.h"
+#include "quern/recipes/dry_run.h"
 #include "quern/recipes/evaluate.h"
 #include "quern/recipes/generate.h"
 #include "quern/recipes/hf_config.h"
@@ -51,9 +51,8 @@ struct PrepareCommand {
   void define(CLI::App& app) {
     CLI::App* c = app.add_subcommand("prepare", "Turn text into token files and a tokenizer");
     c->footer(
-        "Example:\n  quern prepare --train recipes --validation-fraction 0.1 --vocab-size 512 "
-        "--out "
-        "build/prepared");
+        "Example:\n  quern prepare --train README.md recipes/*.h --validation-fraction 0.1 "
+        "--split-by-position --vocab-size 512 --out build/example_tokens");
     c->add_option("--train", train, "text files, JSONL files ({\"text\": ...}) or folders of them")
         ->required();
     c->add_option("--validation", validation, "held-out sources");
@@ -105,8 +104,8 @@ struct TrainCommand {
     result = code;
     CLI::App* c = app.add_subcommand("train", "Pretrain a model as a recipe says");
     c->footer(
-        "Examples:\n  quern train recipes/pretrain_tiny.textproto --dry-run\n  quern train "
-        "recipes/quickstart.textproto --run-dir build/run --set optim.lr=5e-4");
+        "Examples:\n  quern train recipes/example.textproto --dry-run\n"
+        "  quern train recipes/example.textproto --run-dir build/example --set optim.lr=5e-3");
     c->add_option("recipe", recipe, "a .textproto file")->required();
     c->add_option("--run-dir", run_dir, "folder of the run");
     c->add_option("--set", overrides, "override a field: model.hidden_size=512")
@@ -120,7 +119,8 @@ struct TrainCommand {
   void run() {
     const Recipe r = load_recipe(recipe, overrides);
     if (dry) {
-      std::cout << dry_run(r, json);
+      const Figures figures = dry_run(r);
+      std::cout << (json ? json_of(figures) : table_of(figures));
       return;
     }
     if (run_dir.empty()) {
@@ -137,42 +137,53 @@ struct ResumeCommand {
   void define(CLI::App& app, ExitCode* code) {
     result = code;
     CLI::App* c = app.add_subcommand("resume", "Go on with a run from its newest checkpoint");
-    c->footer("Example:\n  quern resume build/quickstart");
+    c->footer("Example:\n  quern resume build/example");
     c->add_option("run-dir", run_dir, "folder of the run")->required();
     c->callback([this] { *result = resume_run(run_dir); });
   }
 };
 
-Model load_model(const std::string& path) {
-  Model model(read_checkpoint_config(path));
+Model load_model(const std::string& path, const ModelConfig& config) {
+  Model model(config);
   load_weights(path, model);
   return model;
 }
 
+Recipe recipe_of(const CheckpointInfo& info, const std::string& path) {
+  return parse_recipe(info.context.recipe, path + ": recipe");
+}
+
 // The tokenizer beside a run: in the run's folder, whichever of its parts `model` names.
-Tokenizer find_tokenizer(const std::string& model, const std::string& given) {
-  if (!given.empty()) return Tokenizer::load(given);
+fs::path find_tokenizer(const std::string& model) {
   fs::path folder = fs::absolute(model).lexically_normal();
   for (int up = 0; up < 4; ++up, folder = folder.parent_path()) {
-    if (fs::exists(folder / "tokenizer.json")) return Tokenizer::load(folder / "tokenizer.json");
+    if (fs::exists(folder / "tokenizer.json")) return folder / "tokenizer.json";
   }
   throw ConfigError({.file = model, .what = "no tokenizer.json beside it", .hint = "--tokenizer"});
+}
+
+Tokenizer load_tokenizer(const std::string& path, const CheckpointInfo& info) {
+  Tokenizer tokenizer = Tokenizer::load(path);
+  if (tokenizer.hash() != info.context.tokenizer_sha256) {
+    throw DataError({.file = path, .what = "not the tokenizer that the model was trained with"});
+  }
+  return tokenizer;
 }
 
 struct EvaluateCommand {
   std::string model;
   std::vector<std::string> files;
-  EvaluateOptions options;
+  EvaluateOptions options{.sequence_length = 0};
   i64 threads = 0;
   bool json = false;
 
   void define(CLI::App& app) {
     CLI::App* c = app.add_subcommand("evaluate", "Bits per byte of token files");
-    c->footer("Example:\n  quern evaluate build/quickstart build/corpus/tokens/validation.h5");
+    c->footer("Example:\n  quern evaluate build/example build/example_tokens/validation.h5");
     c->add_option("model", model, "a run, a step folder or a model.h5")->required();
     c->add_option("files", files, "token files made by `quern prepare`")->required();
-    c->add_option("--sequence-length", options.sequence_length, "tokens of a window")
-        ->capture_default_str()
+    c->add_option("--sequence-length", options.sequence_length,
+                  "tokens of a window; default: as in training")
         ->check(CLI::Range(2, 1 << 20));
     c->add_option("--max-tokens", options.max_tokens, "of each file; 0: all")
         ->capture_default_str();
@@ -183,13 +194,14 @@ struct EvaluateCommand {
 
   void run() {
     use_threads(threads);
-    const Model loaded = load_model(model);
+    const CheckpointInfo info = read_checkpoint_info(model);
+    const Model loaded = load_model(model, info.model);
+    if (options.sequence_length == 0) {
+      options.sequence_length = recipe_of(info, model).data.sequence_length;
+    }
     std::vector<std::shared_ptr<const TokenFile>> opened;
     for (const std::string& f : files) {
-      opened.push_back(std::make_shared<const TokenFile>(f));
-      if (opened.back()->vocab_size() > loaded.config.vocab_size) {
-        throw DataError({.file = f, .what = "tokens beyond the model's vocabulary"});
-      }
+      opened.push_back(std::make_shared<const TokenFile>(f, info.context.tokenizer_sha256));
     }
     const EvalMetrics m = evaluate(loaded, opened, options);
     if (json) {
@@ -219,8 +231,7 @@ struct GenerateCommand {
 
   void define(CLI::App& app) {
     CLI::App* c = app.add_subcommand("generate", "Write text with a model");
-    c->footer(
-        "Example:\n  quern generate build/quickstart --prompt \"In the beginning\" --tokens 60");
+    c->footer("Example:\n  quern generate build/example --prompt \"// Throws \" --tokens 60");
     c->add_option("model", model, "a run, a step folder or a model.h5")->required();
     c->add_option("--prompt", prompt, "what the text begins with");
     c->add_option("--tokens", options.tokens, "at most")->capture_default_str();
@@ -237,8 +248,10 @@ struct GenerateCommand {
 
   void run() {
     use_threads(threads);
-    const Model loaded = load_model(model);
-    const Tokenizer t = find_tokenizer(model, tokenizer);
+    const CheckpointInfo info = read_checkpoint_info(model);
+    const Tokenizer t =
+        load_tokenizer(tokenizer.empty() ? find_tokenizer(model).string() : tokenizer, info);
+    const Model loaded = load_model(model, info.model);
     if (json) {
       const std::string text = generate(loaded, t, prompt, options);
       const ordered_json object{{"prompt", prompt}, {"text", text}};
@@ -254,43 +267,48 @@ struct GenerateCommand {
 
 struct InspectCommand {
   std::string path;
-  i64 sequence_length = 4096;
+  i64 sequence_length = 0;
   bool json = false;
 
   void define(CLI::App& app) {
     CLI::App* c = app.add_subcommand("inspect", "What a recipe, config.json or checkpoint holds");
-    c->footer("Example:\n  quern inspect recipes/pretrain_tiny.textproto");
+    c->footer(
+        "Examples:\n  quern inspect recipes/pretrain_tiny.textproto\n"
+        "  quern inspect build/example --json");
     c->add_option("path", path, "a recipe, a config.json, a run, a step folder or a model.h5")
         ->required();
-    c->add_option("--sequence-length", sequence_length, "for the FLOPs per token")
-        ->capture_default_str();
+    c->add_option("--sequence-length", sequence_length,
+                  "for the FLOPs per token; default: as in training");
     c->add_flag("--json", json, "print JSON");
     c->callback([this] { run(); });
   }
 
   void run() {
-    Rows rows;
+    const Figures figures = look_at();
+    std::cout << (json ? json_of(figures) : table_of(figures));
+  }
+
+  Figures look_at() const {
     if (path.ends_with(".json")) {
       const HfConfig config = read_hf_config(path);
-      rows = describe_model(config.model, sequence_length);
-      for (const HfKey& key : config.unknown_keys)
-        rows.emplace_back("unknown " + key.name, key.json);
-    } else if (path.ends_with(".textproto")) {
-      const Recipe recipe = load_recipe(path);
-      rows = describe_model(recipe.model, recipe.data.sequence_length);
-    } else {
-      rows = describe_model(read_checkpoint_config(path), sequence_length);
-      rows.emplace(rows.begin(), "checkpoint", find_model_file(path).string());
-    }
-    if (json) {
-      ordered_json object;
-      for (const auto& [what, value] : rows) {
-        object[what.substr(what.find_first_not_of(' '))] = value;
+      Figures figures = describe_model(config.model, sequence_length > 0 ? sequence_length : 4096);
+      for (const HfKey& key : config.unknown_keys) {
+        figures.push_back(text_figure("unknown " + key.name, key.json));
       }
-      std::cout << object.dump(2) << "\n";
-      return;
+      return figures;
     }
-    for (const auto& [what, value] : rows) std::printf("%-28s %s\n", what.c_str(), value.c_str());
+    if (path.ends_with(".textproto")) return describe(load_recipe(path));
+    const CheckpointInfo info = read_checkpoint_info(path);
+    Figures figures = {text_figure("checkpoint", find_model_file(path).string()),
+                       count_figure("steps done", double(info.progress.step)),
+                       count_figure("tokens seen", double(info.progress.tokens_seen))};
+    for (Figure& f : describe(recipe_of(info, path))) figures.push_back(std::move(f));
+    return figures;
+  }
+
+  Figures describe(const Recipe& recipe) const {
+    return describe_model(recipe.model,
+                          sequence_length > 0 ? sequence_length : recipe.data.sequence_length);
   }
 };
 
@@ -340,6 +358,12 @@ int run(int argc, char** argv) {
   } catch (const Error& error) {
     std::fprintf(stderr, "quern: %s\n", error.what());
     return int(error.code());
+  } catch (const fs::filesystem_error& error) {
+    std::fprintf(stderr, "quern: %s\n", error.what());
+    return int(ExitCode::kEnvironment);
+  } catch (const std::bad_alloc&) {
+    std::fprintf(stderr, "quern: out of memory\n");
+    return int(ExitCode::kEnvironment);
   } catch (const std::exception& error) {
     std::fprintf(stderr, "quern: internal error: %s\n", error.what());
     return int(ExitCode::kInternal);

@@ -40,7 +40,6 @@ double measure_product_rate() {
 StepProbe probe_step(const Recipe& recipe, std::shared_ptr<const Sampler> sampler, double seconds) {
   Recipe trial = recipe;
   trial.train.steps = std::max<i64>(trial.train.steps, trial.optim.warmup_steps + 1);
-  trial.train.init_from.clear();
   Trainer trainer(trial, std::move(sampler));
   const double start = seconds_now();
   std::vector<double> times;

@@ -7,7 +7,6 @@
 #include <chrono>
 #include <csignal>
 #include <cstdio>
-#include <nlohmann/json.hpp>
 
 #include "quern/data/atomic_file.h"
 #include "quern/data/prefetch.h"
@@ -15,6 +14,7 @@
 #include "quern/recipes/describe.h"
 #include "quern/recipes/evaluate.h"
 #include "quern/recipes/generate.h"
+#include "quern/recipes/internal/units.h"
 #include "quern/recipes/metrics.h"
 #include "quern/recipes/probe.h"
 #include "quern/recipes/progress_line.h"
@@ -35,7 +35,7 @@ void catch_signals() {
   stop_signal = 0;
   struct sigaction action {};
   action.sa_handler = on_signal;
-  action.sa_flags = SA_RESETHAND;
+  action.sa_flags = SA_RESETHAND | SA_RESTART;
   sigaction(SIGINT, &action, nullptr);
   sigaction(SIGTERM, &action, nullptr);
 }
@@ -78,11 +78,13 @@ class Run {
   ExitCode go();
 
  private:
+  void restore(const std::vector<fs::path>& checkpoints);
   void log_step(const StepReport& report, double seconds);
   void do_evaluate(i64 max_tokens);
   void write_samples();
   void save();
   void report(bool finished);
+  void halted();
   ExitCode interrupted();
   ExitCode finish();
 
@@ -90,7 +92,6 @@ class Run {
   Recipe recipe_;
   RunData data_;
   Trainer trainer_;
-  std::optional<fs::path> restored_from_;
   double product_rate_;
   double elapsed_before_ = 0;
   double start_ = 0;
@@ -108,17 +109,30 @@ Run::Run(const Recipe& recipe, fs::path folder, RunData data)
       line_(recipe.train.steps, recipe.train.log_every, stdout) {
   const std::vector<fs::path> checkpoints = list_checkpoints(folder_);
   const fs::path log = folder_ / "metrics.jsonl";
-  if (!checkpoints.empty()) {
-    trainer_.restore(checkpoints.back());
-    restored_from_ = checkpoints.back();
-    saved_step_ = trainer_.progress().step;
+  if (checkpoints.empty()) {
+    if (!recipe_.train.init_from.empty()) trainer_.start_from(recipe_.train.init_from);
+    log_.emplace(log, 0);
+    return;
   }
+  restore(checkpoints);
   log_.emplace(log, trainer_.progress().step);
-  if (restored_from_) {
-    const RunHistory history = read_metrics(log);
-    if (!history.steps.empty()) elapsed_before_ = history.steps.back().elapsed_s;
-    log_->append(EventMetrics{trainer_.progress().step, "resumed", ""});
+  const RunHistory history = read_metrics(log);
+  if (!history.steps.empty()) elapsed_before_ = history.steps.back().elapsed_s;
+  log_->append(EventMetrics{trainer_.progress().step, "resumed", ""});
+}
+
+void Run::restore(const std::vector<fs::path>& checkpoints) {
+  try {
+    trainer_.restore(checkpoints.back());
+  } catch (const CheckpointError& error) {
+    ErrorFacts facts = error.facts();
+    if (checkpoints.size() > 1) {
+      facts.hint = "to go on from " + checkpoints[checkpoints.size() - 2].filename().string() +
+                   ", delete " + checkpoints.back().string();
+    }
+    throw CheckpointError(facts);
   }
+  saved_step_ = trainer_.progress().step;
 }
 
 ExitCode Run::go() {
@@ -134,9 +148,7 @@ ExitCode Run::go() {
     try {
       step = trainer_.step(batches.next());
     } catch (const NumericalError&) {
-      line_.finish();
-      save();
-      report(false);
+      halted();
       throw;
     }
     log_step(step, seconds_now() - begin);
@@ -210,14 +222,14 @@ void Run::save() {
 
 void Run::report(bool finished) {
   ReportInput input;
-  input.title = folder_.filename().string();
+  input.title = fs::absolute(folder_ / "").parent_path().filename().string();
   input.history = read_metrics(folder_ / "metrics.jsonl");
   input.total_steps = recipe_.train.steps;
   input.finished = finished;
   input.recipe_text = to_text(recipe_);
-  input.model = describe_model(recipe_.model, recipe_.data.sequence_length);
+  input.model = rows_of(describe_model(recipe_.model, recipe_.data.sequence_length));
   input.environment = describe_environment();
-  input.environment.emplace_back("product rate", with_unit(product_rate_) + "FLOP/s");
+  input.environment.emplace_back("product rate", internal::short_text(product_rate_) + " FLOP/s");
   if (!recipe_.data.validation.empty()) {
     // A corpus may come with what general-purpose compressors make of its validation text.
     const fs::path tokens = fs::path(recipe_.data.validation[0]).parent_path();
@@ -226,6 +238,15 @@ void Run::report(bool finished) {
   input.sample_command = "quern generate " + folder_.string() + " --prompt \"The \"";
   input.resume_command = "quern resume " + folder_.string();
   write_report(folder_ / "report.html", input);
+}
+
+void Run::halted() {
+  line_.finish();
+  save();
+  log_->append(EventMetrics{trainer_.progress().step, "halted", "not finite"});
+  report(false);
+  std::printf("step %lld, the last good one, is saved in %s\n",
+              static_cast<long long>(trainer_.progress().step), folder_.c_str());
 }
 
 ExitCode Run::interrupted() {
@@ -255,7 +276,7 @@ ExitCode Run::finish() {
   }
   std::printf("done: %lld steps, %s tokens. Report: %s\n",
               static_cast<long long>(trainer_.progress().step),
-              with_unit(double(trainer_.progress().tokens_seen)).c_str(),
+              internal::short_text(double(trainer_.progress().tokens_seen)).c_str(),
               (folder_ / "report.html").c_str());
   return ExitCode::kDone;
 }
@@ -279,7 +300,7 @@ void choose_steps(Recipe& recipe, const RunData& data) {
   recipe.optim.warmup_steps = std::min(recipe.optim.warmup_steps, recipe.train.steps / 5);
   std::printf("%.3f s per step: %lld steps in %s\n", probe.seconds_per_step,
               static_cast<long long>(recipe.train.steps),
-              duration_text(recipe.train.target_minutes * 60).c_str());
+              internal::duration_text(recipe.train.target_minutes * 60).c_str());
 }
 
 }  // namespace
@@ -293,11 +314,11 @@ ExitCode train_run(Recipe recipe, const fs::path& run) {
   use_threads(recipe.train.threads);
   make_paths_absolute(recipe);
   RunData data = open_data(recipe);
-  if (recipe.train.steps == 0) choose_steps(recipe, data);
-  validate(recipe);
   std::error_code error;
   fs::create_directories(run / "checkpoints", error);
   if (error) throw IoError({.file = run.string(), .what = error.message()});
+  if (recipe.train.steps == 0) choose_steps(recipe, data);
+  validate(recipe);
   if (data.tokenizer) data.tokenizer->save(run / "tokenizer.json");
   write_file_atomically(run / "recipe.textproto", to_text(recipe));
   return Run(recipe, run, std::move(data)).go();
@@ -314,44 +335,6 @@ ExitCode resume_run(const fs::path& run) {
   const Recipe recipe = load_recipe((run / "recipe.textproto").string());
   use_threads(recipe.train.threads);
   return Run(recipe, run, open_data(recipe)).go();
-}
-
-std::string dry_run(const Recipe& recipe, bool json) {
-  use_threads(recipe.train.threads);
-  Rows rows = describe_model(recipe.model, recipe.data.sequence_length);
-  const MemoryEstimate memory = estimate_memory(recipe);
-  rows.emplace_back("memory (estimate)", bytes_text(double(memory.total())));
-  rows.emplace_back("  parameters", bytes_text(double(memory.parameters)));
-  rows.emplace_back("  gradients and moments",
-                    bytes_text(double(memory.gradients + memory.moments + memory.lane_sums)));
-  rows.emplace_back("  activations", bytes_text(double(memory.activations)));
-  const bool have_data = std::all_of(recipe.data.train.begin(), recipe.data.train.end(),
-                                     [](const TrainSource& s) { return fs::exists(s.path); });
-  if (have_data) {
-    const StepProbe probe = probe_step(recipe, make_sampler(recipe), 5);
-    const double tokens = double(recipe.train.batch_sequences * recipe.data.sequence_length);
-    rows.emplace_back("seconds per step (probe)", std::to_string(probe.seconds_per_step));
-    rows.emplace_back("tokens per second", with_unit(tokens / probe.seconds_per_step));
-    const double total = recipe.train.steps > 0
-                             ? probe.seconds_per_step * double(recipe.train.steps)
-                             : recipe.train.target_minutes * 60;
-    rows.emplace_back("training time", duration_text(total));
-    rows.emplace_back("resident memory (probe)", bytes_text(double(probe.memory_bytes)));
-  } else {
-    rows.emplace_back("training time", "unknown: the token files do not exist yet");
-  }
-  if (json) {
-    nlohmann::ordered_json object;
-    for (const auto& [what, value] : rows) {
-      object[what.substr(what.find_first_not_of(' '))] = value;
-    }
-    return object.dump(2) + "\n";
-  }
-  std::string text;
-  for (const auto& [what, value] : rows) {
-    text += what + std::string(what.size() < 28 ? 28 - what.size() : 1, ' ') + value + "\n";
-  }
-  return text;
 }
 
 }  // namespace quern

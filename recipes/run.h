@@ -20,8 +20,4 @@ ExitCode train_run(Recipe recipe, const std::filesystem::path& run);
 // Goes on from the newest checkpoint, or from the start where there is none yet.
 ExitCode resume_run(const std::filesystem::path& run);
 
-// What the recipe would build and cost, without training: parameters, FLOPs, memory, and seconds
-// per step from a short probe when the token files exist. JSON where asked.
-std::string dry_run(const Recipe& recipe, bool json);
-
 }  // namespace quern

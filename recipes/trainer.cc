@@ -83,7 +83,16 @@ Trainer::Trainer(const Recipe& recipe, std::shared_ptr<const Sampler> sampler)
       batch_schedule_(batch_schedule_of(recipe)),
       lanes_(parameters_, recipe.train.lanes) {
   model_.initialise(std::uint64_t(recipe.train.seed));
-  if (!recipe.train.init_from.empty()) load_weights(recipe.train.init_from, model_);
+}
+
+void Trainer::start_from(const std::filesystem::path& checkpoint) {
+  const std::string theirs = read_checkpoint_info(checkpoint).context.tokenizer_sha256;
+  if (theirs != sampler_->sources()[0].file->tokenizer_sha256()) {
+    throw ConfigError({.file = checkpoint.string(),
+                       .what = "weights of another tokenizer than the token files'",
+                       .hint = "quern prepare --tokenizer with the tokenizer.json of that run"});
+  }
+  load_weights(checkpoint, model_);
 }
 
 void Trainer::restore(const std::filesystem::path& checkpoint) {

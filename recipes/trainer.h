@@ -29,7 +29,7 @@ struct StepReport {
 // index order and over lanes by a fixed tree.
 class Trainer {
  public:
-  // `recipe.train.steps` must be known. Weights are random or those of `init_from`.
+  // With random weights. `recipe.train.steps` must be known.
   Trainer(const Recipe& recipe, std::shared_ptr<const Sampler> sampler);
 
   // The batch of a step, a function of the step alone; may run on another thread.
@@ -45,6 +45,9 @@ class Trainer {
   const Recipe& recipe() const { return recipe_; }
   const BatchSchedule& batch_schedule() const { return batch_schedule_; }
 
+  // Starts from the weights of another run. Throws ConfigError when they belong to another
+  // tokenizer, CheckpointError when they do not fit the model.
+  void start_from(const std::filesystem::path& checkpoint);
   // Goes on from a checkpoint of this run.
   void restore(const std::filesystem::path& checkpoint);
 

@@ -1,0 +1,52 @@
+// SPDX-License-Identifier: MIT
+#include "quern/recipes/dry_run.h"
+
+#include <algorithm>
+#include <cmath>
+#include <filesystem>
+
+#include "quern/recipes/probe.h"
+#include "quern/recipes/trainer.h"
+
+namespace quern {
+namespace {
+
+void add_memory(Figures& figures, const MemoryEstimate& m) {
+  figures.push_back(bytes_figure("memory (estimate)", double(m.total())));
+  figures.push_back(bytes_figure("  of parameters", double(m.parameters)));
+  figures.push_back(
+      bytes_figure("  of gradients and moments", double(m.gradients + m.moments + m.lane_sums)));
+  figures.push_back(bytes_figure("  of activations", double(m.activations)));
+}
+
+void add_time(Figures& figures, const Recipe& recipe) {
+  const StepProbe probe = probe_step(recipe, make_sampler(recipe), 5);
+  const double tokens = double(recipe.train.batch_sequences * recipe.data.sequence_length);
+  figures.push_back(duration_figure("seconds per step", probe.seconds_per_step));
+  figures.push_back(count_figure("tokens per second", tokens / probe.seconds_per_step));
+  const double steps = recipe.train.steps > 0
+                           ? double(recipe.train.steps)
+                           : recipe.train.target_minutes * 60 / probe.seconds_per_step;
+  figures.push_back(count_figure("steps", std::floor(steps)));
+  figures.push_back(duration_figure("training time", steps * probe.seconds_per_step));
+  figures.push_back(bytes_figure("memory in use", double(probe.memory_bytes)));
+}
+
+}  // namespace
+
+Figures dry_run(const Recipe& recipe) {
+  use_threads(recipe.train.threads);
+  Figures figures = describe_model(recipe.model, recipe.data.sequence_length);
+  add_memory(figures, estimate_memory(recipe));
+  const auto missing =
+      std::find_if(recipe.data.train.begin(), recipe.data.train.end(),
+                   [](const TrainSource& s) { return !std::filesystem::exists(s.path); });
+  if (missing == recipe.data.train.end()) {
+    add_time(figures, recipe);
+  } else {
+    figures.push_back(text_figure("training time", "unknown: there is no " + missing->path));
+  }
+  return figures;
+}
+
+}  // namespace quern
