@@ -1,0 +1,243 @@
+// SPDX-License-Identifier: MIT
+// Whole runs: an interruption leaves no trace in the result.
+#include "quern/recipes/run.h"
+
+#include <gtest/gtest.h>
+#include <unistd.h>
+
+#include <atomic>
+#include <chrono>
+#include <csignal>
+#include <thread>
+
+#include "quern/autograd/kernels/parallel.h"
+#include "quern/recipes/checkpoint.h"
+#include "quern/recipes/metrics.h"
+#include "tests/recipes/run_fixture.h"
+
+namespace quern {
+namespace {
+
+namespace fs = std::filesystem;
+using testing::bytes_of;
+using testing::prepare_corpus;
+using testing::tiny_recipe;
+
+void expect_same_checkpoint(const fs::path& a, const fs::path& b) {
+  for (const char* file : {"model.h5", "optimizer.h5"}) {
+    EXPECT_TRUE(bytes_of(a / file) == bytes_of(b / file)) << file;
+  }
+}
+
+// Every step once, in order, whatever happened in between.
+void expect_steps_once(const fs::path& run, i64 steps) {
+  const RunHistory history = read_metrics(run / "metrics.jsonl");
+  ASSERT_EQ(i64(history.steps.size()), steps);
+  for (i64 i = 0; i < steps; ++i) EXPECT_EQ(history.steps[size_t(i)].step, i + 1);
+}
+
+i64 count_events(const fs::path& run, const std::string& name) {
+  const RunHistory history = read_metrics(run / "metrics.jsonl");
+  return std::count_if(history.events.begin(), history.events.end(),
+                       [&](const EventMetrics& e) { return e.name == name; });
+}
+
+class RunTest : public ::testing::Test {
+ protected:
+  void SetUp() override {
+    prepare_corpus(dir_, "corpus");
+    recipe_ = tiny_recipe(dir_);
+    recipe_.train.checkpoint_every = 100;
+    recipe_.train.keep_checkpoints = 10;
+    recipe_.train.eval_every = 50;
+    recipe_.train.sample_every = 100;
+    recipe_.train.sample_prompts = {"the sea"};
+    recipe_.train.sample_tokens = 10;
+  }
+  void TearDown() override { set_num_threads(1); }
+
+  // A copy of a run as a kill after step `step` would have left it.
+  fs::path cut_back(const fs::path& run, i64 step, const std::string& name) {
+    const fs::path copy = dir_ / name;
+    fs::create_directories(copy / "checkpoints");
+    for (const char* file : {"recipe.textproto", "tokenizer.json", "metrics.jsonl"}) {
+      fs::copy_file(run / file, copy / file);
+    }
+    fs::copy(checkpoint_path(run, step), checkpoint_path(copy, step));
+    return copy;
+  }
+
+  TempDir dir_;
+  Recipe recipe_;
+};
+
+TEST_F(RunTest, AResumedRunEqualsTheUninterruptedOne) {
+  const fs::path whole = dir_ / "whole";
+  ASSERT_EQ(train_run(recipe_, whole), ExitCode::kDone);
+  const fs::path resumed = cut_back(whole, 100, "resumed");
+  dir_.file("resumed/checkpoints/step-000150.tmp/model.h5", "half of a model");
+  ASSERT_EQ(resume_run(resumed), ExitCode::kDone);
+
+  expect_same_checkpoint(checkpoint_path(whole, 200), checkpoint_path(resumed, 200));
+  expect_steps_once(whole, 200);
+  expect_steps_once(resumed, 200);
+  EXPECT_EQ(count_events(resumed, "resumed"), 1);
+  EXPECT_FALSE(fs::exists(dir_ / "resumed/checkpoints/step-000150.tmp"));
+
+  const RunHistory a = read_metrics(whole / "metrics.jsonl");
+  const RunHistory b = read_metrics(resumed / "metrics.jsonl");
+  ASSERT_EQ(a.evals.size(), 4u);  // 50, 100, 150 and the end
+  ASSERT_EQ(b.evals.size(), 4u);
+  for (size_t i = 0; i < 4; ++i) EXPECT_EQ(a.evals[i].bits_per_byte, b.evals[i].bits_per_byte);
+  EXPECT_LT(a.evals[3].bits_per_byte, a.evals[0].bits_per_byte);
+  ASSERT_EQ(b.samples.size(), 2u);
+  EXPECT_EQ(a.samples[1].text, b.samples[1].text);
+  EXPECT_GE(b.steps.back().elapsed_s, b.steps[99].elapsed_s);
+  for (const fs::path& run : {whole, resumed}) {
+    EXPECT_TRUE(fs::exists(run / "finished"));
+    EXPECT_GT(fs::file_size(run / "report.html"), 10'000u);
+  }
+}
+
+TEST_F(RunTest, ASignalSavesAndTheRunGoesOn) {
+  recipe_.train.steps = 400;
+  const fs::path whole = dir_ / "whole", stopped = dir_ / "stopped";
+  ASSERT_EQ(train_run(recipe_, whole), ExitCode::kDone);
+
+  // Sent once some steps are in the log.
+  std::atomic<bool> done = false;
+  std::thread sender([&] {
+    std::error_code error;
+    while (!done && (fs::file_size(stopped / "metrics.jsonl", error) < 10'000 || error)) {
+      std::this_thread::sleep_for(std::chrono::milliseconds(1));
+    }
+    ::kill(::getpid(), SIGTERM);
+  });
+  const ExitCode code = train_run(recipe_, stopped);
+  done = true;
+  sender.join();
+  ASSERT_EQ(code, ExitCode::kInterrupted);
+  const auto saved = list_checkpoints(stopped);
+  ASSERT_FALSE(saved.empty());
+  EXPECT_LT(read_checkpoint_info(saved.back()).progress.step, 400);
+  EXPECT_EQ(count_events(stopped, "interrupted"), 1);
+  EXPECT_TRUE(fs::exists(stopped / "report.html"));
+  EXPECT_FALSE(fs::exists(stopped / "finished"));
+
+  ASSERT_EQ(resume_run(stopped), ExitCode::kDone);
+  expect_same_checkpoint(checkpoint_path(whole, 400), checkpoint_path(stopped, 400));
+  expect_steps_once(stopped, 400);
+}
+
+TEST_F(RunTest, AKillBeforeTheFirstCheckpointStartsAgain) {
+  recipe_.train.steps = 30;
+  ASSERT_EQ(train_run(recipe_, dir_ / "whole"), ExitCode::kDone);
+  const fs::path copy = cut_back(dir_ / "whole", 30, "copy");
+  fs::remove_all(checkpoint_path(copy, 30));
+  ASSERT_EQ(resume_run(copy), ExitCode::kDone);
+  expect_same_checkpoint(checkpoint_path(dir_ / "whole", 30), checkpoint_path(copy, 30));
+  expect_steps_once(copy, 30);
+}
+
+TEST_F(RunTest, AFinishedRunStaysAsItIs) {
+  recipe_.train.steps = 10;
+  ASSERT_EQ(train_run(recipe_, dir_ / "run"), ExitCode::kDone);
+  const std::string log = bytes_of(dir_ / "run/metrics.jsonl");
+  EXPECT_EQ(resume_run(dir_ / "run"), ExitCode::kDone);
+  EXPECT_EQ(bytes_of(dir_ / "run/metrics.jsonl"), log);
+  try {
+    train_run(recipe_, dir_ / "run");
+    FAIL() << "not thrown";
+  } catch (const ConfigError& error) {
+    EXPECT_NE(error.facts().hint.find("quern resume"), std::string::npos) << error.what();
+  }
+  EXPECT_THROW(resume_run(dir_ / "nowhere"), ConfigError);
+}
+
+TEST_F(RunTest, KeepsAsManyCheckpointsAsAsked) {
+  recipe_.train.steps = 50;
+  recipe_.train.checkpoint_every = 8;
+  recipe_.train.keep_checkpoints = 3;
+  ASSERT_EQ(train_run(recipe_, dir_ / "run"), ExitCode::kDone);
+  EXPECT_EQ(list_checkpoints(dir_ / "run"),
+            (std::vector{checkpoint_path(dir_ / "run", 40), checkpoint_path(dir_ / "run", 48),
+                         checkpoint_path(dir_ / "run", 50)}));
+}
+
+TEST_F(RunTest, ContinuesPretrainingOnAnotherCorpus) {
+  ASSERT_EQ(train_run(recipe_, dir_ / "first"), ExitCode::kDone);
+  prepare_corpus(dir_, "other", 100, dir_ / "corpus/tokenizer.json");
+  Recipe other = tiny_recipe(dir_, "other");
+  other.train.steps = 20;
+  other.train.checkpoint_every = 10;
+  other.train.keep_checkpoints = 10;
+  other.train.init_from = dir_ / "first";
+  ASSERT_EQ(train_run(other, dir_ / "second"), ExitCode::kDone);
+  const RunHistory first = read_metrics(dir_ / "first/metrics.jsonl");
+  const RunHistory second = read_metrics(dir_ / "second/metrics.jsonl");
+  EXPECT_LT(second.steps.front().loss, 0.7 * first.steps.front().loss);
+
+  // Once there is a checkpoint, the first run is no longer needed.
+  fs::remove_all(dir_ / "first");
+  const fs::path resumed = cut_back(dir_ / "second", 10, "resumed");
+  ASSERT_EQ(resume_run(resumed), ExitCode::kDone);
+  expect_same_checkpoint(checkpoint_path(dir_ / "second", 20), checkpoint_path(resumed, 20));
+}
+
+TEST_F(RunTest, HaltsWithTheLastGoodStateSaved) {
+  recipe_.optim.lr = 10;  // with this decay, weights grow a hundredfold in each step
+  recipe_.optim.weight_decay = 10;
+  recipe_.optim.warmup_steps = 0;
+  recipe_.train.eval_every = recipe_.train.sample_every = 0;
+  EXPECT_THROW(train_run(recipe_, dir_ / "run"), NumericalError);
+  const i64 steps = i64(read_metrics(dir_ / "run/metrics.jsonl").steps.size());
+  ASSERT_GT(steps, 0);
+  EXPECT_EQ(list_checkpoints(dir_ / "run").back(), checkpoint_path(dir_ / "run", steps));
+  EXPECT_EQ(count_events(dir_ / "run", "halted"), 1);
+  EXPECT_TRUE(fs::exists(dir_ / "run/report.html"));
+}
+
+TEST_F(RunTest, ADamagedCheckpointIsAnsweredWithTheWayBack) {
+  recipe_.train.steps = 20;
+  recipe_.train.checkpoint_every = 10;
+  ASSERT_EQ(train_run(recipe_, dir_ / "run"), ExitCode::kDone);
+  fs::remove(dir_ / "run/finished");
+  const fs::path newest = checkpoint_path(dir_ / "run", 20);
+  const std::string good = bytes_of(newest / "model.h5");
+  fs::resize_file(newest / "model.h5", good.size() / 2);
+  try {
+    resume_run(dir_ / "run");
+    FAIL() << "not thrown";
+  } catch (const CheckpointError& error) {
+    EXPECT_EQ(error.facts().file, newest / "model.h5");
+    EXPECT_EQ(error.facts().hint, "to go on from step-000010, delete " + newest.string());
+  }
+  fs::remove_all(newest);
+  EXPECT_EQ(resume_run(dir_ / "run"), ExitCode::kDone);
+  EXPECT_TRUE(bytes_of(newest / "model.h5") == good);
+}
+
+TEST_F(RunTest, AProbeFindsTheNumberOfSteps) {
+  recipe_.train.steps = 0;
+  recipe_.train.target_minutes = 0.5 / 60;
+  recipe_.optim.warmup_steps = 100;
+  ASSERT_EQ(train_run(recipe_, dir_ / "run"), ExitCode::kDone);
+  const Recipe resolved = load_recipe(dir_ / "run/recipe.textproto");
+  EXPECT_GE(resolved.train.steps, 10);
+  EXPECT_LE(resolved.optim.warmup_steps, resolved.train.steps / 5);
+  expect_steps_once(dir_ / "run", resolved.train.steps);
+}
+
+TEST_F(RunTest, RefusesFilesOfDifferentTokenizers) {
+  prepare_corpus(dir_, "foreign", 500);
+  Recipe wrong = recipe_;
+  wrong.data.tokenizer = dir_ / "foreign/tokenizer.json";
+  EXPECT_THROW(train_run(wrong, dir_ / "run"), DataError);
+  wrong = recipe_;
+  wrong.data.validation = {dir_ / "foreign/validation.h5"};
+  EXPECT_THROW(train_run(wrong, dir_ / "run"), DataError);
+  EXPECT_FALSE(fs::exists(dir_ / "run"));
+}
+
+}  // namespace
+}  // namespace quern

@@ -1,0 +1,252 @@
+// SPDX-License-Identifier: MIT
+// Steps: the same however they are cut and whoever computes them.
+#include "quern/recipes/trainer.h"
+
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <limits>
+
+#include "quern/autograd/kernels/parallel.h"
+#include "quern/optim/grad_clip.h"
+#include "tests/recipes/run_fixture.h"
+#include "tests/support/toy_model.h"
+
+namespace quern {
+namespace {
+
+using testing::bytes_of;
+using testing::largest_difference;
+using testing::parameters_of;
+using testing::prepare_corpus;
+using testing::same_bits;
+using testing::tiny_recipe;
+
+struct Outcome {
+  std::vector<StepReport> reports;
+  std::vector<Tensor> weights;
+};
+
+std::vector<Tensor> weights_of(Model& model) {
+  std::vector<Tensor> all;
+  for (const Parameter* p : parameters_of(model)) all.push_back(p->value.clone());
+  return all;
+}
+
+Outcome train(const Recipe& recipe, i64 steps) {
+  Trainer trainer(recipe, make_sampler(recipe));
+  Outcome outcome;
+  for (i64 s = 0; s < steps; ++s) outcome.reports.push_back(trainer.step(trainer.batch_of(s)));
+  outcome.weights = weights_of(trainer.model());
+  return outcome;
+}
+
+void expect_equal_to_rounding(const Outcome& a, const Outcome& b) {
+  for (size_t s = 0; s < a.reports.size(); ++s) {
+    EXPECT_NEAR(a.reports[s].loss, b.reports[s].loss, 2e-6) << "step " << s;
+    EXPECT_NEAR(a.reports[s].aux_loss, b.reports[s].aux_loss, 1e-6) << "step " << s;
+    EXPECT_NEAR(a.reports[s].grad_norm, b.reports[s].grad_norm, 5e-6) << "step " << s;
+    EXPECT_EQ(a.reports[s].expert_load, b.reports[s].expert_load) << "step " << s;
+  }
+  for (size_t i = 0; i < a.weights.size(); ++i) {
+    EXPECT_LT(largest_difference(a.weights[i], b.weights[i]), 2e-6) << "parameter " << i;
+  }
+}
+
+class TrainerTest : public ::testing::Test {
+ protected:
+  void SetUp() override { prepare_corpus(dir_, "corpus"); }
+  void TearDown() override { set_num_threads(1); }
+
+  std::filesystem::path save(Trainer& trainer, const std::string& name) {
+    std::filesystem::create_directories(dir_ / name);
+    save_checkpoint(dir_ / name, trainer.model(), trainer.optimizer(), trainer.progress(),
+                    {to_text(trainer.recipe()),
+                     make_sampler(trainer.recipe())->sources()[0].file->tokenizer_sha256()});
+    return checkpoint_path(dir_ / name, trainer.progress().step);
+  }
+
+  TempDir dir_;
+};
+
+TEST_F(TrainerTest, OneAndTwoThreadsMakeTheSameBytes) {
+  Recipe recipe = tiny_recipe(dir_);
+  recipe.model.hidden_size = 96;  // wide enough that every kernel has several chunks
+  recipe.model.moe_intermediate_size = 40;
+  recipe.data.sequence_length = 64;
+  recipe.train.batch_sequences = 8;
+  recipe.train.lanes = 2;
+  std::filesystem::path saved[2];
+  for (const int threads : {1, 2}) {
+    set_num_threads(threads);
+    Trainer trainer(recipe, make_sampler(recipe));
+    for (i64 s = 0; s < 20; ++s) trainer.step(trainer.batch_of(s));
+    saved[threads - 1] = save(trainer, "run" + std::to_string(threads));
+  }
+  for (const char* file : {"model.h5", "optimizer.h5"}) {
+    EXPECT_TRUE(bytes_of(saved[0] / file) == bytes_of(saved[1] / file)) << file;
+  }
+}
+
+TEST_F(TrainerTest, TheCutOfAStepChangesNothingButRounding) {
+  Recipe recipe = tiny_recipe(dir_);
+  // A large eps keeps the optimizer from turning the rounding of tiny gradients into whole steps.
+  recipe.optim.eps = 1e-2;
+  recipe.optim.warmup_steps = 0;
+  recipe.train.micro_batch_sequences = 4;
+  const Outcome whole = train(recipe, 3);
+  for (const i64 lanes : {1, 2, 4}) {
+    for (i64 micro = 1; micro * lanes <= 4; micro *= 2) {
+      SCOPED_TRACE(std::to_string(lanes) + " lanes, micro-batches of " + std::to_string(micro));
+      recipe.train.lanes = lanes;
+      recipe.train.micro_batch_sequences = micro;
+      expect_equal_to_rounding(whole, train(recipe, 3));
+    }
+  }
+}
+
+// Masking leaves micro-batches with different numbers of labels; each label still weighs the same.
+TEST_F(TrainerTest, AccumulationWeighsLabelsNotMicroBatches) {
+  Recipe recipe = tiny_recipe(dir_);
+  recipe.optim.eps = 1e-2;
+  recipe.data.mask_across_documents = true;
+  recipe.data.sequence_length = 100;
+  recipe.train.micro_batch_sequences = 4;
+  const Outcome whole = train(recipe, 2);
+  recipe.train.micro_batch_sequences = 1;
+  expect_equal_to_rounding(whole, train(recipe, 2));
+}
+
+TEST_F(TrainerTest, RecomputingGivesTheSameBits) {
+  Recipe recipe = tiny_recipe(dir_);
+  const Outcome plain = train(recipe, 5);
+  recipe.train.recompute = true;
+  const Outcome again = train(recipe, 5);
+  for (size_t i = 0; i < plain.weights.size(); ++i) {
+    EXPECT_TRUE(same_bits(plain.weights[i], again.weights[i])) << "parameter " << i;
+  }
+  for (size_t s = 0; s < 5; ++s) {
+    EXPECT_EQ(plain.reports[s].loss, again.reports[s].loss);
+    EXPECT_EQ(plain.reports[s].expert_load, again.reports[s].expert_load);
+  }
+}
+
+TEST_F(TrainerTest, LearnsAndCountsWhatItSaw) {
+  Recipe recipe = tiny_recipe(dir_);
+  recipe.train.batch_sequences_start = 2;
+  recipe.train.batch_rampup_tokens = 500;
+  Trainer trainer(recipe, make_sampler(recipe));
+  const double first = trainer.step(trainer.batch_of(0)).loss;
+  EXPECT_NEAR(first, std::log(300.0), 0.5);
+  i64 tokens = 32;
+  double last = 0;
+  for (i64 s = 1; s < 100; ++s) {
+    const StepReport report = trainer.step(trainer.batch_of(s));
+    i64 sent = 0;
+    for (const i64 n : report.expert_load.at(0)) sent += n;
+    EXPECT_EQ(sent, 2 * report.tokens);
+    tokens += report.tokens;
+    last = report.loss;
+  }
+  EXPECT_LT(last, 0.8 * first);
+  EXPECT_EQ(trainer.progress().step, 100);
+  EXPECT_EQ(trainer.progress().tokens_seen, tokens);
+  EXPECT_EQ(trainer.progress().next_sample, trainer.batch_schedule().first_sample(100));
+  EXPECT_EQ(trainer.batch_of(99).tokens.dim(0), 4);
+}
+
+TEST_F(TrainerTest, WhatIsNotFiniteLeavesTheStateUntouched) {
+  const Recipe recipe = tiny_recipe(dir_);
+  Trainer trainer(recipe, make_sampler(recipe));
+  for (i64 s = 0; s < 3; ++s) trainer.step(trainer.batch_of(s));
+  const float good = trainer.model().lm_head.value.data<float>()[7];
+  trainer.model().lm_head.value.data<float>()[7] = std::numeric_limits<float>::infinity();
+  const auto before = save(trainer, "before");
+  try {
+    trainer.step(trainer.batch_of(3));
+    FAIL() << "not thrown";
+  } catch (const NumericalError& error) {
+    EXPECT_EQ(error.code(), ExitCode::kNumericalHalt);
+    EXPECT_NE(std::string(error.what()).find("step 4"), std::string::npos) << error.what();
+  }
+  const auto after = save(trainer, "after");
+  for (const char* file : {"model.h5", "optimizer.h5"}) {
+    EXPECT_TRUE(bytes_of(before / file) == bytes_of(after / file)) << file;
+  }
+  // And the next step is the one that would have been.
+  trainer.model().lm_head.value.data<float>()[7] = good;
+  trainer.step(trainer.batch_of(3));
+  EXPECT_TRUE(same_bits(weights_of(trainer.model()).back(), train(recipe, 4).weights.back()));
+}
+
+TEST_F(TrainerTest, StartsFromTheWeightsOfAnotherRun) {
+  const Recipe recipe = tiny_recipe(dir_);
+  Trainer first(recipe, make_sampler(recipe));
+  for (i64 s = 0; s < 3; ++s) first.step(first.batch_of(s));
+  const auto checkpoint = save(first, "first");
+
+  prepare_corpus(dir_, "other", 100, dir_ / "corpus/tokenizer.json");
+  const Recipe other = tiny_recipe(dir_, "other");
+  for (const auto& from : {checkpoint, checkpoint / "model.h5", dir_ / "first"}) {
+    Trainer second(other, make_sampler(other));
+    second.start_from(from);
+    const auto expected = weights_of(first.model()), actual = weights_of(second.model());
+    for (size_t i = 0; i < expected.size(); ++i) {
+      EXPECT_TRUE(same_bits(expected[i], actual[i])) << "parameter " << i << " from " << from;
+    }
+    EXPECT_EQ(second.progress().step, 0);
+    EXPECT_EQ(second.optimizer().steps(), 0);
+    EXPECT_TRUE(std::isfinite(second.step(second.batch_of(0)).loss));
+  }
+}
+
+TEST_F(TrainerTest, RefusesWeightsThatDoNotFit) {
+  const Recipe recipe = tiny_recipe(dir_);
+  Trainer first(recipe, make_sampler(recipe));
+  const auto checkpoint = save(first, "first");
+  Recipe wider = recipe;
+  wider.model.v_head_dim = 6;
+  Trainer second(wider, make_sampler(wider));
+  try {
+    second.start_from(checkpoint);
+    FAIL() << "not thrown";
+  } catch (const CheckpointError& error) {
+    EXPECT_EQ(error.code(), ExitCode::kIntegrity);
+    EXPECT_EQ(error.facts().key, "model.layers.0.self_attn.kv_b_proj.weight");
+    EXPECT_NE(error.facts().expected, error.facts().actual);
+  }
+  prepare_corpus(dir_, "foreign", 500);  // with a tokenizer of its own
+  const Recipe foreign = tiny_recipe(dir_, "foreign");
+  Trainer third(foreign, make_sampler(foreign));
+  EXPECT_THROW(third.start_from(checkpoint), ConfigError);
+  EXPECT_THROW(third.start_from(dir_ / "nowhere"), ConfigError);
+}
+
+TEST_F(TrainerTest, MixesTokenFilesByWeight) {
+  prepare_corpus(dir_, "other", 100, dir_ / "corpus/tokenizer.json");
+  Recipe recipe = tiny_recipe(dir_);
+  recipe.data.train[0].weight = 3;
+  recipe.data.train.push_back({.path = dir_ / "other/train.h5", .weight = 1});
+  const auto sampler = make_sampler(recipe);
+  int of_second = 0;
+  for (i64 i = 0; i < 400; ++i) of_second += sampler->place(i).source == 1;
+  EXPECT_NEAR(of_second, 100, 2);
+  Trainer trainer(recipe, sampler);
+  for (i64 s = 0; s < 5; ++s) EXPECT_TRUE(std::isfinite(trainer.step(trainer.batch_of(s)).loss));
+}
+
+TEST_F(TrainerTest, RefusesTokensBeyondTheVocabulary) {
+  Recipe recipe = tiny_recipe(dir_);
+  recipe.model.vocab_size = 299;
+  try {
+    make_sampler(recipe);
+    FAIL() << "not thrown";
+  } catch (const DataError& error) {
+    EXPECT_EQ(error.facts().expected, "at most 299");
+    EXPECT_EQ(error.facts().actual, "300");
+    EXPECT_EQ(error.facts().hint, "model.vocab_size");
+  }
+}
+
+}  // namespace
+}  // namespace quern
