@@ -9,6 +9,7 @@
 #include <set>
 
 #include "quern/data/hdf5_file.h"
+#include "quern/recipes/checksums.h"
 #include "quern/recipes/hf_config.h"
 
 namespace quern {
@@ -38,7 +39,9 @@ void describe(Hdf5Writer& file, const Model& model, const Progress& progress,
   file.set_attribute("/", "next_sample", progress.next_sample);
 }
 
+// A model.h5 that someone took out of its checkpoint has no checksum beside it.
 Hdf5Reader open_checked(const fs::path& path) {
+  if (has_checksums(path.parent_path())) verify_checksum(path);
   Hdf5Reader file(path);
   if (!file.has_attribute("/", "format") ||
       file.attribute_text("/", "format") != "quern_checkpoint") {
@@ -100,6 +103,9 @@ Progress read_progress(const Hdf5Reader& file) {
 }
 
 Progress read_checkpoint(const fs::path& checkpoint, Model& model, AdamW& optimizer) {
+  if (!has_checksums(checkpoint)) {
+    throw CheckpointError({.file = checkpoint.string(), .what = "has no SHA256SUMS"});
+  }
   const Hdf5Reader weights = open_checked(checkpoint / "model.h5");
   read_weights(weights, model);
   const Hdf5Reader moments = open_checked(checkpoint / "optimizer.h5");
@@ -166,6 +172,7 @@ void save_checkpoint(const fs::path& run, Model& model, const AdamW& optimizer,
   });
   moments.commit();
 
+  write_checksums(temporary);
   sync_folder(temporary);
   fs::remove_all(target, error);  // the same step, saved before: equal bytes
   fs::rename(temporary, target, error);
