@@ -320,8 +320,10 @@ ExitCode train_run(Recipe recipe, const fs::path& run) {
   if (recipe.train.steps == 0) choose_steps(recipe, data);
   validate(recipe);
   if (data.tokenizer) data.tokenizer->save(run / "tokenizer.json");
+  Run started(recipe, run, std::move(data));
+  // From here on the folder holds a run, whose files are known to fit together.
   write_file_atomically(run / "recipe.textproto", to_text(recipe));
-  return Run(recipe, run, std::move(data)).go();
+  return started.go();
 }
 
 ExitCode resume_run(const fs::path& run) {

@@ -92,7 +92,13 @@ void Trainer::start_from(const std::filesystem::path& checkpoint) {
                        .what = "weights of another tokenizer than the token files'",
                        .hint = "quern prepare --tokenizer with the tokenizer.json of that run"});
   }
-  load_weights(checkpoint, model_);
+  try {
+    load_weights(checkpoint, model_);
+  } catch (const CheckpointError& error) {  // its bytes are good, so it is the recipe that errs
+    ErrorFacts facts = error.facts();
+    facts.hint = "`quern inspect` shows the model of this checkpoint";
+    throw ConfigError(facts);
+  }
 }
 
 void Trainer::restore(const std::filesystem::path& checkpoint) {

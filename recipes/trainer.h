@@ -46,7 +46,7 @@ class Trainer {
   const BatchSchedule& batch_schedule() const { return batch_schedule_; }
 
   // Starts from the weights of another run. Throws ConfigError when they belong to another
-  // tokenizer, CheckpointError when they do not fit the model.
+  // tokenizer or do not fit the model, CheckpointError when they are damaged.
   void start_from(const std::filesystem::path& checkpoint);
   // Goes on from a checkpoint of this run.
   void restore(const std::filesystem::path& checkpoint);

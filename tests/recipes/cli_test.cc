@@ -56,6 +56,15 @@ class CliTest : public ::testing::Test {
   }
   void write(const Recipe& recipe) const { dir_.file("tiny.textproto", to_text(recipe)); }
 
+  void expect_same_files(const std::string& folder, const std::string& a,
+                         const std::string& b) const {
+    for (const char* file : {"/model.h5", "/optimizer.h5", "/SHA256SUMS"}) {
+      EXPECT_TRUE(bytes_of(dir_ / (a + "/" + folder + file)) ==
+                  bytes_of(dir_ / (b + "/" + folder + file)))
+          << file;
+    }
+  }
+
   TempDir dir_;
 };
 
@@ -199,6 +208,16 @@ TEST_F(CliTest, ANumericalHaltExitsWithFour) {
   EXPECT_EQ(quern("inspect build/run").code, 0);
 }
 
+TEST_F(CliTest, OneCoreMakesTheBytesOfTwo) {
+  if (std::system("taskset -c 1 true 2>/dev/null") != 0) GTEST_SKIP() << "no second core to use";
+  Recipe recipe = prepare(20);
+  recipe.train.threads = 0;  // one for each core
+  write(recipe);
+  ASSERT_EQ(shell("taskset -c 1 quern train tiny.textproto --run-dir build/one").code, 0);
+  ASSERT_EQ(shell("taskset -c 0,1 quern train tiny.textproto --run-dir build/two").code, 0);
+  expect_same_files("checkpoints/step-000020", "build/one", "build/two");
+}
+
 TEST_F(CliTest, ASignalExitsWithSeventyFive) {
   prepare(400);
   ASSERT_EQ(quern("train tiny.textproto --run-dir build/whole").code, 0);
@@ -211,11 +230,7 @@ TEST_F(CliTest, ASignalExitsWithSeventyFive) {
   EXPECT_EQ(stopped.err, "");
   const Outcome resumed = quern("resume build/run");
   ASSERT_EQ(resumed.code, 0) << resumed.err;
-  for (const char* file : {"model.h5", "optimizer.h5"}) {
-    const std::string name = std::string("checkpoints/step-000400/") + file;
-    EXPECT_TRUE(bytes_of(dir_ / ("build/run/" + name)) == bytes_of(dir_ / ("build/whole/" + name)))
-        << file;
-  }
+  expect_same_files("checkpoints/step-000400", "build/run", "build/whole");
 }
 
 }  // namespace

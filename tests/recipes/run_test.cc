@@ -184,6 +184,15 @@ TEST_F(RunTest, ContinuesPretrainingOnAnotherCorpus) {
   expect_same_checkpoint(checkpoint_path(dir_ / "second", 20), checkpoint_path(resumed, 20));
 }
 
+// The folder does not count as a run yet, so that the mended recipe can use it.
+TEST_F(RunTest, AMistakeInInitFromLeavesNoRunBehind) {
+  recipe_.train.steps = 5;
+  recipe_.train.init_from = dir_ / "nowhere";
+  EXPECT_THROW(train_run(recipe_, dir_ / "run"), ConfigError);
+  recipe_.train.init_from.clear();
+  EXPECT_EQ(train_run(recipe_, dir_ / "run"), ExitCode::kDone);
+}
+
 TEST_F(RunTest, HaltsWithTheLastGoodStateSaved) {
   recipe_.optim.lr = 10;  // with this decay, weights grow a hundredfold in each step
   recipe_.optim.weight_decay = 10;
