@@ -1,7 +1,5 @@
 // SPDX-License-Identifier: MIT
 // The `quern` program: its subcommands and what they print.
-#include <unistd.h>
-
 #include <CLI/CLI.hpp>
 #include <cstdio>
 #include <cstdlib>
@@ -9,6 +7,7 @@
 #include <nlohmann/json.hpp>
 
 #include "quern/autograd/kernels/cpu.h"
+#include "quern/autograd/kernels/parallel.h"
 #include "quern/data/prepare.h"
 #include "quern/recipes/checkpoint.h"
 #include "quern/recipes/dry_run.h"
@@ -374,11 +373,6 @@ int run(int argc, char** argv) {
 }  // namespace quern
 
 int main(int argc, char** argv) {
-  // OpenMP's threads spin while they wait, which on a shared machine starves whoever they wait for.
-  // The runtime reads its settings before main, so the program starts itself again with them.
-  if (std::getenv("GOMP_SPINCOUNT") == nullptr && std::getenv("OMP_WAIT_POLICY") == nullptr) {
-    setenv("GOMP_SPINCOUNT", "1000", 1);
-    execv("/proc/self/exe", argv);
-  }
+  quern::restart_with_quiet_threads(argv);
   return quern::run(argc, argv);
 }
