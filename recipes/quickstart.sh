@@ -40,7 +40,7 @@ train() {
 }
 
 samples() {
-  for prompt in "The " "And he said unto " "She could not "; do
+  for prompt in "The" "And he said unto" "She could not"; do
     printf '\n--- %s...\n' "$prompt"
     $quern generate $run --prompt "$prompt" --tokens 100
   done
@@ -51,9 +51,9 @@ samples() {
 figures() {
   model=$(sed -n 's/.*"type":"eval".*"bits_per_byte":\([0-9.]*\),"loss".*/\1/p' $run/metrics.jsonl | tail -n 1)
   sed -n 's/^ *"all"[^0-9]*\([0-9]*\)[^0-9]*\([0-9]*\)[^0-9]*\([0-9]*\).*/\1 \2 \3/p' \
-    $corpus/compressors.json | awk -v model="${model:-unknown}" '{
+    $corpus/compressors.json | awk -v model="$model" '{
       printf "bits per byte of held-out text: this model %s, xz -9e %.3f, gzip -9 %.3f\n",
-             model, 8 * $3 / $1, 8 * $2 / $1 }'
+             model == "" ? "unknown" : sprintf("%.3f", model), 8 * $3 / $1, 8 * $2 / $1 }'
 }
 
 stage "packages"

@@ -235,7 +235,7 @@ void Run::report(bool finished) {
     const fs::path tokens = fs::path(recipe_.data.validation[0]).parent_path();
     input.compressors = read_compressors(tokens.parent_path() / "compressors.json");
   }
-  input.sample_command = "quern generate " + folder_.string() + " --prompt \"The \"";
+  input.sample_command = "quern generate " + folder_.string() + " --prompt \"The\"";
   input.resume_command = "quern resume " + folder_.string();
   write_report(folder_ / "report.html", input);
 }
