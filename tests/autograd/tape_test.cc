@@ -85,12 +85,13 @@ TEST(Tape, RefusesAGradientOfAnotherShape) {
 }
 
 TEST(Storage, BlocksAreReused) {
+#ifdef __SANITIZE_ADDRESS__
+  GTEST_SKIP() << "under the address sanitizer blocks are freed, so that it sees later uses";
+#endif
   release_cached_blocks();
   const std::byte* first = Tensor::empty({1000, 1000}, DType::f32).bytes().data();
   const std::byte* second = Tensor::empty({1000, 1000}, DType::f32).bytes().data();
-#ifndef __SANITIZE_ADDRESS__
   EXPECT_EQ(first, second);
-#endif
   EXPECT_GE(storage_stats().peak, 4'000'000u);
 }
 
