@@ -74,7 +74,7 @@ int main(int argc, char** argv) {
   const double last = forward_backward(model, false);
 
   save_checkpoint(run, model, optimizer, {.step = 20}, {});
-  Model loaded(read_checkpoint_config(run));
+  Model loaded(read_checkpoint_info(run).model);
   load_weights(run, loaded);
   const double again = forward_backward(loaded, false);
 
