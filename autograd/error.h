@@ -57,9 +57,13 @@ struct DataError : Error {
 struct IoError : Error {
   explicit IoError(ErrorFacts f) : Error(std::move(f), ExitCode::kEnvironment) {}
 };
+// A file of Quern's own whose bytes are not those that were written.
+struct IntegrityError : Error {
+  explicit IntegrityError(ErrorFacts f) : Error(std::move(f), ExitCode::kIntegrity) {}
+};
 // A checkpoint whose bytes or contents are not what was saved.
-struct CheckpointError : Error {
-  explicit CheckpointError(ErrorFacts f) : Error(std::move(f), ExitCode::kIntegrity) {}
+struct CheckpointError : IntegrityError {
+  using IntegrityError::IntegrityError;
 };
 // Loss or gradients are not finite.
 struct NumericalError : Error {

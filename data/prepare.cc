@@ -12,6 +12,7 @@
 #include "quern/autograd/random.h"
 #include "quern/data/bpe_trainer.h"
 #include "quern/data/corpus.h"
+#include "quern/data/manifest.h"
 #include "quern/data/sha256.h"
 #include "quern/data/token_file.h"
 #include "quern/data/tokenizer.h"
@@ -193,12 +194,15 @@ PrepareReport prepare(const PrepareOptions& options) {
 
   tokenizer.save(options.out / "tokenizer.json");
   report.train = write_part(options.out / "train.h5", train, tokenizer);
+  std::vector<std::string> written = {"tokenizer.json", "train.h5"};
   if (validation.documents.empty()) {
     std::error_code ignored;  // one from an earlier call would belong to another corpus
     fs::remove(options.out / "validation.h5", ignored);
   } else {
     report.validation = write_part(options.out / "validation.h5", validation, tokenizer);
+    written.push_back("validation.h5");
   }
+  write_manifest(options.out, hash_files(options.out, written));
   return report;
 }
 

@@ -40,7 +40,8 @@ struct PrepareReport {
   i64 invalid_utf8_bytes = 0;
 };
 
-// Writes tokenizer.json, train.h5 and, if there is a validation part, validation.h5 into `out`. The
+// Writes tokenizer.json, train.h5 and, if there is a validation part, validation.h5 into `out`, and
+// their MANIFEST. The
 // tokenizer is trained on the training part alone. By document, the rounded fraction of them (at
 // least one) with the smallest hashes of (seed, number) is held out; by position, a file of n bytes
 // is cut at floor((1 - fraction) * n), moved back to the beginning of a UTF-8 character. The result

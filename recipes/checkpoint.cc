@@ -9,7 +9,7 @@
 #include <set>
 
 #include "quern/data/hdf5_file.h"
-#include "quern/recipes/checksums.h"
+#include "quern/data/manifest.h"
 #include "quern/recipes/hf_config.h"
 
 namespace quern {
@@ -39,9 +39,10 @@ void describe(Hdf5Writer& file, const Model& model, const Progress& progress,
   file.set_attribute("/", "next_sample", progress.next_sample);
 }
 
-// A model.h5 that someone took out of its checkpoint has no checksum beside it.
+// Nothing reaches libhdf5, which damaged bytes can crash, before its hash is found to be the one
+// written down when it was saved.
 Hdf5Reader open_checked(const fs::path& path) {
-  if (has_checksums(path.parent_path())) verify_checksum(path);
+  verify_file(read_manifest(path.parent_path()), path);
   Hdf5Reader file(path);
   if (!file.has_attribute("/", "format") ||
       file.attribute_text("/", "format") != "quern_checkpoint") {
@@ -94,6 +95,8 @@ auto as_checkpoint_error(F&& f) {
     return f();
   } catch (const DataError& error) {
     throw CheckpointError(error.facts());
+  } catch (const IntegrityError& error) {
+    throw CheckpointError(error.facts());
   }
 }
 
@@ -103,9 +106,6 @@ Progress read_progress(const Hdf5Reader& file) {
 }
 
 Progress read_checkpoint(const fs::path& checkpoint, Model& model, AdamW& optimizer) {
-  if (!has_checksums(checkpoint)) {
-    throw CheckpointError({.file = checkpoint.string(), .what = "has no SHA256SUMS"});
-  }
   const Hdf5Reader weights = open_checked(checkpoint / "model.h5");
   read_weights(weights, model);
   const Hdf5Reader moments = open_checked(checkpoint / "optimizer.h5");
@@ -172,7 +172,7 @@ void save_checkpoint(const fs::path& run, Model& model, const AdamW& optimizer,
   });
   moments.commit();
 
-  write_checksums(temporary);
+  write_manifest(temporary, hash_files(temporary, {"model.h5", "optimizer.h5"}));
   sync_folder(temporary);
   fs::remove_all(target, error);  // the same step, saved before: equal bytes
   fs::rename(temporary, target, error);

@@ -2,7 +2,7 @@
 // Checkpoints: who stores what, under which name. A checkpoint is a folder step-000400 with
 //   model.h5      every parameter under its Hugging Face name, experts by global id
 //   optimizer.h5  the moments, as m/<name> and v/<name>
-//   SHA256SUMS    of both, checked before either is opened
+//   MANIFEST      the hashes of both, checked before either is opened
 // and root attributes that say where the run was. Written beside, synced, renamed: a folder with
 // this name is whole.
 #pragma once

@@ -7,7 +7,7 @@
 #include <cstdlib>
 
 #include "quern/data/hdf5_file.h"
-#include "quern/recipes/checksums.h"
+#include "quern/data/manifest.h"
 #include "tests/recipes/run_fixture.h"
 #include "tests/support/toy_model.h"
 
@@ -93,7 +93,7 @@ class CheckpointTest : public ::testing::Test {
     writer.set_attribute("/", "step", i64{12});
     writer.set_attribute("/", "optimizer_steps", steps);
     writer.commit();
-    write_checksums(checkpoint_);
+    write_manifest(checkpoint_, hash_files(checkpoint_, {"model.h5", "optimizer.h5"}));
   }
   // The facts of the CheckpointError that loading throws.
   ErrorFacts failure() {
@@ -180,7 +180,7 @@ TEST_F(CheckpointTest, RefusesFilesOfDifferentSteps) {
   fs::copy_file(checkpoint_path(run_, 13) / "optimizer.h5", checkpoint_ / "optimizer.h5",
                 fs::copy_options::overwrite_existing);
   EXPECT_EQ(failure().file, (checkpoint_ / "optimizer.h5").string());
-  write_checksums(checkpoint_);
+  write_manifest(checkpoint_, hash_files(checkpoint_, {"model.h5", "optimizer.h5"}));
   EXPECT_NE(failure().what.find("different steps"), std::string::npos);
 }
 
@@ -200,7 +200,7 @@ TEST_F(CheckpointTest, RefusesTruncatedFiles) {
 TEST_F(CheckpointTest, FindsEveryFlippedBit) {
   const Random random(4, "flips");
   int flips = 0;
-  for (const std::string file : {"model.h5", "optimizer.h5", "SHA256SUMS"}) {
+  for (const std::string file : {"model.h5", "optimizer.h5", "MANIFEST"}) {
     const std::string good = bytes_of(checkpoint_ / file);
     for (int i = 0; i < 50; ++i) {
       std::string bad = good;
@@ -215,17 +215,19 @@ TEST_F(CheckpointTest, FindsEveryFlippedBit) {
   load_checkpoint(checkpoint_, loaded.model, loaded.optimizer);
 }
 
-TEST_F(CheckpointTest, WithoutItsChecksumsAFolderIsNoCheckpoint) {
+TEST_F(CheckpointTest, WithoutItsManifestAFolderIsNoCheckpoint) {
   fs::copy_file(checkpoint_ / "model.h5", dir_ / "model.h5");
+  EXPECT_THROW(read_checkpoint_info(dir_ / "model.h5"), CheckpointError);
+  fs::copy_file(checkpoint_ / "MANIFEST", dir_ / "MANIFEST");
   EXPECT_TRUE(read_checkpoint_info(dir_ / "model.h5").model == saved_.model.config);
-  fs::remove(checkpoint_ / "SHA256SUMS");
-  EXPECT_NE(failure().what.find("SHA256SUMS"), std::string::npos);
+  fs::remove(checkpoint_ / "MANIFEST");
+  EXPECT_NE(failure().what.find("MANIFEST"), std::string::npos);
 }
 
 TEST_F(CheckpointTest, Sha256sumAgrees) {
   if (std::system("sha256sum --version >/dev/null 2>&1") != 0) GTEST_SKIP() << "no sha256sum";
   const std::string check =
-      "cd '" + checkpoint_.string() + "' && sha256sum --check --strict --quiet SHA256SUMS";
+      "cd '" + checkpoint_.string() + "' && sha256sum --check --strict --quiet MANIFEST";
   EXPECT_EQ(std::system(check.c_str()), 0);
 }
 
