@@ -19,6 +19,7 @@
 #include "quern/recipes/probe.h"
 #include "quern/recipes/progress_line.h"
 #include "quern/recipes/report.h"
+#include "quern/recipes/run_log.h"
 #include "quern/recipes/trainer.h"
 
 namespace quern {
@@ -96,7 +97,7 @@ class Run {
   double elapsed_before_ = 0;
   double start_ = 0;
   i64 saved_step_ = -1;
-  std::optional<MetricsLog> log_;
+  std::optional<RunLog> log_;
   ProgressLine line_;
 };
 
@@ -108,15 +109,14 @@ Run::Run(const Recipe& recipe, fs::path folder, RunData data)
       product_rate_(measure_product_rate()),
       line_(recipe.train.steps, recipe.train.log_every, stdout) {
   const std::vector<fs::path> checkpoints = list_checkpoints(folder_);
-  const fs::path log = folder_ / "metrics.jsonl";
   if (checkpoints.empty()) {
     if (!recipe_.train.init_from.empty()) trainer_.start_from(recipe_.train.init_from);
-    log_.emplace(log, 0);
+    log_.emplace(folder_, 0);
     return;
   }
   restore(checkpoints);
-  log_.emplace(log, trainer_.progress().step);
-  const RunHistory history = read_metrics(log);
+  log_.emplace(folder_, trainer_.progress().step);
+  const RunHistory history = read_metrics(folder_ / "metrics.jsonl");
   if (!history.steps.empty()) elapsed_before_ = history.steps.back().elapsed_s;
   log_->append(EventMetrics{trainer_.progress().step, "resumed", ""});
 }

@@ -2,7 +2,7 @@
 // A whole run in its folder: train until done or interrupted, evaluating, sampling, saving and
 // reporting on the way. The folder holds
 //   recipe.textproto   the resolved recipe        tokenizer.json   a copy
-//   metrics.jsonl, report.html                    checkpoints/step-000400/
+//   metrics.jsonl, events/, report.html           checkpoints/step-000400/
 //   finished           once the last step is saved
 #pragma once
 

@@ -11,6 +11,9 @@ namespace quern::internal {
 // newline and tab, become U+FFFD. Good for element content and quoted attributes.
 std::string html_escape(std::string_view text);
 
+// The text with each byte that is not UTF-8 replaced by U+FFFD.
+std::string valid_utf8(std::string_view text);
+
 // The first max_bytes or fewer, never cutting a UTF-8 character, with an ellipsis when cut.
 std::string shortened(std::string_view text, std::size_t max_bytes);
 
