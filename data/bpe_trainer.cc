@@ -50,14 +50,17 @@ std::vector<std::string_view> cut_into_chunks(std::span<const std::string_view> 
   return some;
 }
 
-PieceCounts count_pieces(const std::vector<std::string_view>& chunks, int num_threads) {
+PieceCounts count_pieces(const std::vector<std::string_view>& chunks,
+                         const BpeTrainerOptions& options) {
+  const int num_threads = options.num_threads;
   std::vector<PieceCounts> counts(num_threads);
   std::vector<std::exception_ptr> failures(num_threads);
   std::atomic<std::size_t> next = 0;
   const auto work = [&](int thread) {
     try {
       for (std::size_t i = next++; i < chunks.size(); i = next++) {
-        for_each_piece(chunks[i], [&](std::string_view piece) { ++counts[thread][piece]; });
+        for_each_piece(options.splitting, chunks[i],
+                       [&](std::string_view piece) { ++counts[thread][piece]; });
       }
     } catch (...) {
       failures[thread] = std::current_exception();
@@ -221,8 +224,8 @@ Tokenizer train_bpe(std::span<const std::string_view> texts, const BpeTrainerOpt
                        .actual = std::to_string(options.num_threads)});
   }
   TokenizerParts parts = bytes_and_specials();
-  PairMerger merger(
-      count_pieces(cut_into_chunks(texts, options.max_text_bytes), options.num_threads), parts);
+  parts.splitting = options.splitting;
+  PairMerger merger(count_pieces(cut_into_chunks(texts, options.max_text_bytes), options), parts);
   while (static_cast<i32>(parts.token_bytes.size()) < options.vocab_size && merger.merge_best()) {
   }
   return Tokenizer(std::move(parts));

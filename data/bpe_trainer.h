@@ -12,6 +12,7 @@ namespace quern {
 
 struct BpeTrainerOptions {
   i32 vocab_size = 8192;
+  Splitting splitting = Splitting::kGpt2;
   int num_threads = 1;  // for counting; the result does not depend on it
   // Of longer text an evenly spread part of about this many bytes is used.
   i64 max_text_bytes = std::numeric_limits<i64>::max();

@@ -110,7 +110,9 @@ Tokenizer make_tokenizer(const PrepareOptions& options, const Corpus& train) {
   if (options.tokenizer) return Tokenizer::load(*options.tokenizer);
   std::vector<std::string_view> texts;
   for (const auto& document : train.documents) texts.push_back(document.text);
-  return train_bpe(texts, {.vocab_size = options.vocab_size, .num_threads = num_threads()});
+  return train_bpe(texts, {.vocab_size = options.vocab_size,
+                           .splitting = options.splitting,
+                           .num_threads = num_threads()});
 }
 
 // The ids of each document, each ended by <|eos|> if there is one. Runs of documents are shared out

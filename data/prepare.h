@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "quern/autograd/kernels/types.h"
+#include "quern/data/pretokenize.h"
 
 namespace quern {
 
@@ -19,6 +20,7 @@ struct PrepareOptions {
   bool split_by_position =
       false;  // the fraction is the end of each file, not a choice of documents
   i32 vocab_size = 8192;
+  Splitting splitting = Splitting::kGpt2;          // of the tokenizer to be trained
   std::optional<std::filesystem::path> tokenizer;  // instead of training one
   std::filesystem::path out;                       // a folder
   std::uint64_t seed = 0;                          // chooses the documents

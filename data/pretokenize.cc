@@ -1,71 +1,17 @@
 // SPDX-License-Identifier: MIT
-// The GPT-2 splitting as a hand-written scanner: a table for ASCII, utf8proc for the rest.
+// The choice of the rule, and GPT-2's:
+//   's|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+
 #include "quern/data/pretokenize.h"
 
-#include <utf8proc.h>
-
-#include <array>
-#include <cstdint>
-
 #include "quern/autograd/error.h"
+#include "quern/data/internal/piece_scanners.h"
+#include "quern/data/internal/unicode_classes.h"
 
 namespace quern {
+namespace internal {
 namespace {
 
-enum class Kind : std::uint8_t { kLetter, kNumber, kSpace, kOther };
-
-struct Character {
-  Kind kind;
-  std::size_t bytes;
-};
-
-constexpr std::array<Kind, 128> kAsciiKinds = [] {
-  std::array<Kind, 128> kinds{};
-  for (int c = 0; c < 128; ++c) {
-    const bool letter = (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z');
-    const bool space = c == ' ' || (c >= '\t' && c <= '\r');
-    kinds[c] = letter                 ? Kind::kLetter
-               : c >= '0' && c <= '9' ? Kind::kNumber
-               : space                ? Kind::kSpace
-                                      : Kind::kOther;
-  }
-  return kinds;
-}();
-
-constexpr utf8proc_int32_t kNextLine = 0x85;  // white space, although its category is "control"
-
-Kind kind_of(utf8proc_int32_t code_point) {
-  switch (utf8proc_category(code_point)) {
-    case UTF8PROC_CATEGORY_LU:
-    case UTF8PROC_CATEGORY_LL:
-    case UTF8PROC_CATEGORY_LT:
-    case UTF8PROC_CATEGORY_LM:
-    case UTF8PROC_CATEGORY_LO:
-      return Kind::kLetter;
-    case UTF8PROC_CATEGORY_ND:
-    case UTF8PROC_CATEGORY_NL:
-    case UTF8PROC_CATEGORY_NO:
-      return Kind::kNumber;
-    case UTF8PROC_CATEGORY_ZS:
-    case UTF8PROC_CATEGORY_ZL:
-    case UTF8PROC_CATEGORY_ZP:
-      return Kind::kSpace;
-    default:
-      return code_point == kNextLine ? Kind::kSpace : Kind::kOther;
-  }
-}
-
-// The character at `at`, which lies inside the text.
-Character read(std::string_view text, std::size_t at) {
-  const auto byte = static_cast<unsigned char>(text[at]);
-  if (byte < 128) return {kAsciiKinds[byte], 1};
-  const std::size_t left = text.size() - at < 4 ? text.size() - at : 4;
-  utf8proc_int32_t code_point = 0;
-  const auto bytes = utf8proc_iterate(reinterpret_cast<const utf8proc_uint8_t*>(text.data()) + at,
-                                      static_cast<utf8proc_ssize_t>(left), &code_point);
-  if (bytes <= 0) return {Kind::kOther, 1};
-  return {kind_of(code_point), static_cast<std::size_t>(bytes)};
-}
+constexpr Classes kKinds = kLetter | kNumber | kSpace;  // of these GPT-2 knows one, or none
 
 // Length of the contraction ('s 't 're 've 'm 'll 'd) that `text` starts with, or 0.
 std::size_t contraction(std::string_view text) {
@@ -88,10 +34,10 @@ std::size_t contraction(std::string_view text) {
 
 // Where the run of characters of this kind that holds `at` ends; `last` is where its last
 // character begins.
-std::size_t end_of_run(std::string_view text, std::size_t at, Kind kind, std::size_t& last) {
+std::size_t end_of_run(std::string_view text, std::size_t at, Classes kind, std::size_t& last) {
   while (at < text.size()) {
-    const Character c = read(text, at);
-    if (c.kind != kind) break;
+    const Character c = read_character(text, at);
+    if ((c.classes & kKinds) != kind) break;
     last = at;
     at += c.bytes;
   }
@@ -100,28 +46,62 @@ std::size_t end_of_run(std::string_view text, std::size_t at, Kind kind, std::si
 
 }  // namespace
 
-std::size_t first_piece(std::string_view text) {
-  QUERN_ASSERT(!text.empty());
-  if (const std::size_t n = contraction(text)) return n;
-  Character c = read(text, 0);
-  std::size_t last = 0;
-  if (text[0] == ' ' && text.size() > 1) {  // one blank goes with the word after it
-    const Character next = read(text, 1);
-    if (next.kind != Kind::kSpace) return end_of_run(text, 1, next.kind, last);
+std::size_t end_of_gpt2_piece(std::string_view text, std::size_t at) {
+  if (const std::size_t n = contraction(text.substr(at))) return at + n;
+  const Classes kind = read_character(text, at).classes & kKinds;
+  std::size_t last = at;
+  if (text[at] == ' ' && at + 1 < text.size()) {  // one blank goes with the word after it
+    const Classes next = read_character(text, at + 1).classes & kKinds;
+    if (next != kSpace) return end_of_run(text, at + 1, next, last);
   }
-  const std::size_t end = end_of_run(text, 0, c.kind, last);
+  const std::size_t end = end_of_run(text, at, kind, last);
   // White space before a word leaves its last character to the word (\s+(?!\S)), unless it is the
   // only one (\s+).
-  if (c.kind == Kind::kSpace && end < text.size() && last > 0) return last;
+  if (kind == kSpace && end < text.size() && last > at) return last;
   return end;
+}
+
+}  // namespace internal
+
+namespace {
+constexpr std::string_view kNames[] = {"gpt2", "deepseek_llm", "deepseek_v3"};
+}
+
+std::string_view name_of(Splitting splitting) { return kNames[static_cast<int>(splitting)]; }
+
+std::optional<Splitting> splitting_named(std::string_view name) {
+  for (const auto s : {Splitting::kGpt2, Splitting::kDeepseekLlm, Splitting::kDeepseekV3}) {
+    if (name_of(s) == name) return s;
+  }
+  return std::nullopt;
+}
+
+std::string_view PieceScanner::next() {
+  if (at_ == text_.size()) return {};
+  switch (splitting_) {
+    case Splitting::kGpt2:
+      return take(internal::end_of_gpt2_piece(text_, at_));
+    case Splitting::kDeepseekLlm:
+      return take(internal::end_of_deepseek_llm_piece(text_, at_, ends_));
+    case Splitting::kDeepseekV3:
+      return take(internal::end_of_deepseek_v3_piece(text_, at_, ends_[0]));
+  }
+  return {};
+}
+
+std::string_view PieceScanner::take(std::size_t end) {
+  QUERN_ASSERT(end > at_);
+  const std::string_view piece = text_.substr(at_, end - at_);
+  at_ = end;
+  return piece;
 }
 
 std::size_t next_safe_cut(std::string_view text, std::size_t from) {
   const auto is_letter = [](char c) {
     const auto byte = static_cast<unsigned char>(c);
-    return byte < 128 && kAsciiKinds[byte] == Kind::kLetter;
+    return byte < 128 && (internal::kAsciiClasses[byte] & internal::kAsciiLetter);
   };
-  // No alternative of the expression goes on from a letter to a blank.
+  // Under every rule a letter ends a piece where a blank follows it.
   for (std::size_t at = from > 0 ? from : 1; at < text.size(); ++at) {
     if (text[at] == ' ' && is_letter(text[at - 1])) return at;
   }

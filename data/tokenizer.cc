@@ -10,6 +10,7 @@
 
 #include "quern/autograd/error.h"
 #include "quern/data/internal/tokenizer_tables.h"
+#include "quern/data/internal/unicode_classes.h"
 #include "quern/data/pretokenize.h"
 #include "quern/data/sha256.h"
 
@@ -42,6 +43,7 @@ const std::string& Tokenizer::token_bytes(i32 id) const {
 
 std::optional<i32> Tokenizer::special_id(std::string_view content) const {
   const auto* token = tables_->added.find(content);
+  if (token == nullptr) token = tables_->normalized_added.find(content);
   return token == nullptr ? std::nullopt : std::optional<i32>(token->id);
 }
 
@@ -66,42 +68,71 @@ Encoder::~Encoder() = default;
 Encoder::Encoder(Encoder&&) noexcept = default;
 Encoder& Encoder::operator=(Encoder&&) noexcept = default;
 
-void Encoder::encode(std::string_view text, AddedTokens mode, std::vector<i32>& ids) {
-  std::size_t plain = 0;  // where the stretch without added tokens begins
-  for (std::size_t at = 0; mode == AddedTokens::kRecognise && at < text.size();) {
-    const auto* token = tables_->added.longest_prefix(text.substr(at));
+namespace {
+
+// Cuts the matcher's tokens out of the text, appends their ids and calls plain(stretch) for each
+// stretch between, as Hugging Face does: from the left, the longest at each place.
+template <class F>
+void cut_out(const internal::AddedMatcher& matcher, std::string_view text, std::vector<i32>& ids,
+             F&& plain) {
+  std::size_t rest = 0;  // where the stretch after the last token begins
+  for (std::size_t at = 0; at < text.size() && !matcher.empty();) {
+    const auto* token = matcher.longest_prefix(text.substr(at));
     if (token == nullptr) {
       ++at;
       continue;
     }
-    encode_plain(text.substr(plain, at - plain), ids);
-    ids.push_back(token->id);
+    std::size_t begin = at;
     at += token->content.size();
-    plain = at;
+    std::size_t end = at;
+    if (token->lstrip && begin > rest) {
+      begin = rest + internal::begin_of_trailing_space(text.substr(rest, begin - rest));
+    }
+    if (token->rstrip) end += internal::end_of_leading_space(text.substr(end));
+    if (rest < begin) plain(text.substr(rest, begin - rest));
+    ids.push_back(token->id);
+    rest = end;
   }
-  encode_plain(text.substr(plain), ids);
+  if (rest < text.size()) plain(text.substr(rest));
+}
+
+}  // namespace
+
+void Encoder::encode(std::string_view text, AddedTokens mode, std::vector<i32>& ids) {
+  if (mode == AddedTokens::kIgnore) return encode_plain(text, ids);
+  cut_out(tables_->added, text, ids, [&](std::string_view stretch) {
+    cut_out(tables_->normalized_added, stretch, ids,
+            [&](std::string_view plain) { encode_plain(plain, ids); });
+  });
 }
 
 void Encoder::encode_plain(std::string_view text, std::vector<i32>& ids) {
-  for_each_piece(text, [&](std::string_view piece) {
-    if (piece.size() > CachedWord::kMaxBytes) {
-      return internal::encode_long_piece(*tables_, piece, ids);
+  for_each_piece(tables_->parts.splitting, text, [&](std::string_view piece) {
+    if (tables_->lacks_byte_of(piece)) {
+      const std::string replaced = tables_->with_bytes_replaced(piece);
+      return internal::encode_long_piece(*tables_, replaced, ids);
     }
-    const std::size_t hash = std::hash<std::string_view>()(piece);
-    CachedWord& word = cache_[hash & (cache_.size() - 1)];
-    if (word.bytes == piece.size() && std::memcmp(word.text, piece.data(), piece.size()) == 0) {
-      ids.insert(ids.end(), word.ids, word.ids + word.count);
-      return;
-    }
-    const std::size_t before = ids.size();
-    internal::encode_short_piece(*tables_, piece, ids);
-    const std::size_t count = ids.size() - before;
-    if (count > CachedWord::kMaxIds) return;
-    word.bytes = static_cast<std::uint8_t>(piece.size());
-    word.count = static_cast<std::uint8_t>(count);
-    std::copy(piece.begin(), piece.end(), word.text);
-    std::copy(ids.end() - static_cast<std::ptrdiff_t>(count), ids.end(), word.ids);
+    encode_piece(piece, ids);
   });
+}
+
+void Encoder::encode_piece(std::string_view piece, std::vector<i32>& ids) {
+  if (piece.size() > CachedWord::kMaxBytes)
+    return internal::encode_long_piece(*tables_, piece, ids);
+  const std::size_t hash = std::hash<std::string_view>()(piece);
+  CachedWord& word = cache_[hash & (cache_.size() - 1)];
+  if (word.bytes == piece.size() && std::memcmp(word.text, piece.data(), piece.size()) == 0) {
+    ids.insert(ids.end(), word.ids, word.ids + word.count);
+    return;
+  }
+  const std::size_t before = ids.size();
+  internal::encode_short_piece(*tables_, piece, ids);
+  const std::size_t count = ids.size() - before;
+  if (count > CachedWord::kMaxIds) return;
+  word.bytes = static_cast<std::uint8_t>(piece.size());
+  word.count = static_cast<std::uint8_t>(count);
+  std::copy(piece.begin(), piece.end(), word.text);
+  std::copy(ids.end() - static_cast<std::ptrdiff_t>(count), ids.end(), word.ids);
 }
 
 }  // namespace quern

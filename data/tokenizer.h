@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-// Text to token ids and back: byte-level BPE with GPT-2 splitting, as tokenizer.json files have it.
+// Text to token ids and back: byte-level BPE as tokenizer.json files have it.
 #pragma once
 
 #include <filesystem>
@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "quern/autograd/kernels/types.h"
+#include "quern/data/pretokenize.h"
 
 namespace quern {
 
@@ -18,12 +19,16 @@ inline constexpr std::string_view kBosToken = "<|bos|>";
 inline constexpr std::string_view kEosToken = "<|eos|>";
 inline constexpr std::string_view kPadToken = "<|pad|>";
 
-// What a tokenizer consists of.
+// What a tokenizer consists of. Each byte but those that occur in no UTF-8 (c0, c1, f5 to ff) has a
+// token; one of those without a token is taken for U+FFFD.
 struct TokenizerParts {
   struct Added {
     i32 id = 0;
     std::string content;
-    bool special = true;  // special: a control token, which no merge may produce
+    bool special = true;      // a control token, which no merge may produce
+    bool lstrip = false;      // takes the white space before it along
+    bool rstrip = false;      // ... and after it
+    bool normalized = false;  // looked for only between the tokens that are not
   };
   struct Merge {
     i32 left = 0;
@@ -33,6 +38,7 @@ struct TokenizerParts {
   std::vector<std::string> token_bytes;  // by id; empty: the id is not used
   std::vector<Added> added;              // cut out of a text before anything else
   std::vector<Merge> merges;             // by rank
+  Splitting splitting = Splitting::kGpt2;
 };
 
 // How encoding takes text that spells an added token, "<|eos|>" for example.
@@ -89,6 +95,7 @@ class Encoder {
  private:
   struct CachedWord;
   void encode_plain(std::string_view text, std::vector<i32>& ids);
+  void encode_piece(std::string_view piece, std::vector<i32>& ids);
 
   std::shared_ptr<const internal::TokenizerTables> tables_;
   std::vector<CachedWord> cache_;  // by hash; the later word replaces the earlier

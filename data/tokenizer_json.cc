@@ -9,6 +9,8 @@
 #include "quern/data/atomic_file.h"
 #include "quern/data/internal/bounded_json.h"
 #include "quern/data/internal/byte_alphabet.h"
+#include "quern/data/internal/json_checks.h"
+#include "quern/data/internal/splitting_json.h"
 #include "quern/data/tokenizer.h"
 
 namespace quern {
@@ -16,93 +18,49 @@ namespace {
 
 using nlohmann::json;
 
-constexpr i64 kMaxVocab = 1 << 22;
+constexpr std::size_t kMaxVocab = 1 << 22;
+constexpr std::size_t kMaxUnusedIds = 1 << 16;  // beyond one for each token
 constexpr std::size_t kMaxMerges = 2'000'000;
+constexpr std::size_t kMaxAddedBytes = 256;
 
-// A short form of a value for a message.
-std::string shown(const json& value) {
-  std::string text = value.is_structured()
-                         ? std::string(value.type_name())
-                         : value.dump(-1, ' ', false, json::error_handler_t::replace);
-  if (text.size() > 80) text = text.substr(0, 80) + "...";
-  return text;
-}
-
-class Reader {
+class Reader : JsonChecks {
  public:
   Reader(std::string_view text, const std::string& file)
-      : file_(file), root_(parse_bounded_json(text, file)) {}
+      : JsonChecks{file}, root_(parse_bounded_json(text, file)) {}
 
   TokenizerParts read() {
     check_keys(root_, "",
                {"version", "truncation", "padding", "added_tokens", "normalizer", "pre_tokenizer",
                 "post_processor", "decoder", "model"});
     expect(root_, "", "version", {"1.0"}, true);
-    for (const char* key : {"truncation", "padding", "normalizer"}) {
-      expect(root_, "", key, {nullptr}, true);
+    for (const char* key : {"truncation", "padding"}) expect(root_, "", key, {nullptr}, true);
+    // DeepSeek's files have an empty sequence, which changes nothing either.
+    const json nothing = {{"type", "Sequence"}, {"normalizers", json::array()}};
+    if (root_.value("normalizer", nothing) != nothing) {
+      expect(root_, "", "normalizer", {nullptr}, true);
     }
-    check_pre_tokenizer(member(root_, "", "pre_tokenizer"));
+    parts_.splitting = read_pre_tokenizer(member(root_, "", "pre_tokenizer"), *this);
     if (root_.contains("post_processor") && !root_["post_processor"].is_null()) {
       check_byte_level(root_["post_processor"], "post_processor");
     }
     check_byte_level(member(root_, "", "decoder"), "decoder");
     const json& model = member(root_, "", "model");
     check_model(model);
+    const json& vocab = member(model, "model", "vocab");
+    if (!vocab.is_object()) refuse("model.vocab", "an object", vocab);
+    const std::size_t tokens = vocab.size() + root_.value("added_tokens", json::array()).size();
+    largest_id_ = std::min(tokens + kMaxUnusedIds, kMaxVocab) - 1;
     read_added();
-    read_vocab(member(model, "model", "vocab"));
+    read_vocab(vocab);
     read_merges(member(model, "model", "merges"));
     return std::move(parts_);
   }
 
  private:
-  [[noreturn]] void refuse(const std::string& key, const std::string& expected,
-                           const json& actual) const {
-    throw DataError({.file = file_, .key = key, .expected = expected, .actual = shown(actual)});
-  }
-
-  static std::string path(const std::string& parent, const std::string& key) {
-    return parent.empty() ? key : parent + "." + key;
-  }
-
-  void check_keys(const json& object, const std::string& where,
-                  std::initializer_list<std::string_view> known) const {
-    if (!object.is_object()) refuse(where, "an object", object);
-    for (const auto& [key, value] : object.items()) {
-      if (std::find(known.begin(), known.end(), key) == known.end()) {
-        throw DataError({.file = file_, .key = path(where, key), .what = "unknown key"});
-      }
-    }
-  }
-
-  const json& member(const json& object, const std::string& where, const std::string& key) const {
-    if (!object.contains(key)) {
-      throw DataError({.file = file_, .key = path(where, key), .what = "is missing"});
-    }
-    return object[key];
-  }
-
-  // object[key] is one of the values; absent is fine when the format's default is among them.
-  void expect(const json& object, const std::string& where, const std::string& key,
-              std::initializer_list<json> values, bool may_be_absent) const {
-    if (may_be_absent && !object.contains(key)) return;
-    const json& value = member(object, where, key);
-    if (std::find(values.begin(), values.end(), value) != values.end()) return;
-    refuse(path(where, key), shown(*values.begin()), value);
-  }
-
   // Post-processor and decoder: their flags concern offsets into the text, which nobody asks for.
   void check_byte_level(const json& object, const std::string& where) const {
     check_keys(object, where, {"type", "add_prefix_space", "trim_offsets", "use_regex"});
     expect(object, where, "type", {"ByteLevel"}, false);
-  }
-
-  void check_pre_tokenizer(const json& object) const {
-    const std::string where = "pre_tokenizer";
-    if (!object.is_object()) refuse(where, "an object", object);
-    expect(object, where, "type", {"ByteLevel"}, false);
-    check_byte_level(object, where);
-    expect(object, where, "add_prefix_space", {false}, false);
-    expect(object, where, "use_regex", {true}, true);
   }
 
   // unk_token and fuse_unk are accepted as they are: with a token for each byte nothing is unknown.
@@ -121,8 +79,8 @@ class Reader {
   }
 
   i32 read_id(const json& value, const std::string& where) const {
-    if (!value.is_number_unsigned() || value.get<std::uint64_t>() >= kMaxVocab) {
-      refuse(where, "an id from 0 to " + std::to_string(kMaxVocab - 1), value);
+    if (!value.is_number_unsigned() || value.get<std::uint64_t>() > largest_id_) {
+      refuse(where, "an id from 0 to " + std::to_string(largest_id_), value);
     }
     return value.get<i32>();
   }
@@ -134,23 +92,33 @@ class Reader {
     return parts_.token_bytes[id];
   }
 
+  TokenizerParts::Added read_added_token(const json& object, const std::string& where) const {
+    check_keys(object, where,
+               {"id", "content", "single_word", "lstrip", "rstrip", "normalized", "special"});
+    expect(object, where, "single_word", {false}, true);
+    for (const char* key : {"lstrip", "rstrip", "normalized", "special"}) {
+      expect(object, where, key, {true, false}, true);
+    }
+    const json& content = member(object, where, "content");
+    if (!content.is_string() || content.get_ref<const std::string&>().size() > kMaxAddedBytes) {
+      refuse(path(where, "content"),
+             "a string of at most " + std::to_string(kMaxAddedBytes) + " bytes", content);
+    }
+    const bool special = object.value("special", false);
+    return {.id = read_id(member(object, where, "id"), path(where, "id")),
+            .content = content.get<std::string>(),
+            .special = special,
+            .lstrip = object.value("lstrip", false),
+            .rstrip = object.value("rstrip", false),
+            .normalized = object.value("normalized", !special)};
+  }
+
   void read_added() {
     if (!root_.contains("added_tokens")) return;
     const json& list = root_["added_tokens"];
     if (!list.is_array()) refuse("added_tokens", "an array", list);
     for (std::size_t i = 0; i < list.size(); ++i) {
-      const std::string where = "added_tokens[" + std::to_string(i) + "]";
-      check_keys(list[i], where,
-                 {"id", "content", "single_word", "lstrip", "rstrip", "normalized", "special"});
-      for (const char* key : {"single_word", "lstrip", "rstrip"}) {
-        expect(list[i], where, key, {false}, true);
-      }
-      const json& content = member(list[i], where, "content");
-      if (!content.is_string()) refuse(path(where, "content"), "a string", content);
-      expect(list[i], where, "special", {true, false}, true);
-      const bool special = list[i].value("special", false);
-      parts_.added.push_back({read_id(member(list[i], where, "id"), path(where, "id")),
-                              content.get<std::string>(), special});
+      parts_.added.push_back(read_added_token(list[i], "added_tokens[" + std::to_string(i) + "]"));
       added_ids_.emplace(parts_.added.back().content, parts_.added.back().id);
     }
     std::sort(parts_.added.begin(), parts_.added.end(),
@@ -158,7 +126,7 @@ class Reader {
     for (const auto& added : parts_.added) {
       std::string& bytes = place(added.id);
       if (!bytes.empty()) {
-        throw DataError({.file = file_,
+        throw DataError({.file = file,
                          .key = "added_tokens '" + added.content + "'",
                          .what = "has the id of '" + bytes + "'"});
       }
@@ -167,7 +135,6 @@ class Reader {
   }
 
   void read_vocab(const json& vocab) {
-    if (!vocab.is_object()) refuse("model.vocab", "an object", vocab);
     for (const auto& [token, value] : vocab.items()) {
       const std::string where = "model.vocab '" + token + "'";
       const i32 id = read_id(value, where);
@@ -180,11 +147,11 @@ class Reader {
       }
       const auto bytes = from_byte_alphabet(token);
       if (!bytes || bytes->empty()) {
-        throw DataError({.file = file_, .key = where, .what = "is not spelt in the byte alphabet"});
+        throw DataError({.file = file, .key = where, .what = "is not spelt in the byte alphabet"});
       }
       std::string& taken = place(id);
       if (!taken.empty()) {
-        throw DataError({.file = file_,
+        throw DataError({.file = file,
                          .key = where,
                          .what = "has the id of '" + to_byte_alphabet(taken) + "'"});
       }
@@ -221,11 +188,11 @@ class Reader {
   i32 id_of(const std::string& token, const std::string& where) const {
     const auto at = ids_.find(token);
     if (at != ids_.end()) return at->second;
-    throw DataError({.file = file_, .key = where, .what = "no token '" + token + "'"});
+    throw DataError({.file = file, .key = where, .what = "no token '" + token + "'"});
   }
 
-  const std::string& file_;
   const json root_;
+  std::size_t largest_id_ = 0;
   TokenizerParts parts_;
   std::unordered_map<std::string, i32> added_ids_;
   std::unordered_map<std::string, i32> ids_;  // of model.vocab, as spelt there
@@ -240,8 +207,9 @@ std::string lines(const std::vector<std::string>& items, const char* open, const
   return text + "\n" + close;
 }
 
+const char* word(bool value) { return value ? "true" : "false"; }
+
 std::string byte_level(bool add_prefix_space, bool trim_offsets) {
-  const auto word = [](bool value) { return value ? "true" : "false"; };
   return std::string(R"({"type": "ByteLevel", "add_prefix_space": )") + word(add_prefix_space) +
          R"(, "trim_offsets": )" + word(trim_offsets) + R"(, "use_regex": true})";
 }
@@ -269,9 +237,10 @@ std::string Tokenizer::to_json() const {
   for (const auto& token : p.added) {
     spelling[token.id] = token.content;
     added.push_back(R"({"id": )" + std::to_string(token.id) + R"(, "content": )" +
-                    json_string(token.content) +
-                    R"(, "single_word": false, "lstrip": false, "rstrip": false, )" +
-                    R"("normalized": false, "special": )" + (token.special ? "true}" : "false}"));
+                    json_string(token.content) + R"(, "single_word": false, "lstrip": )" +
+                    word(token.lstrip) + R"(, "rstrip": )" + word(token.rstrip) +
+                    R"(, "normalized": )" + word(token.normalized) + R"(, "special": )" +
+                    word(token.special) + "}");
   }
   std::vector<std::string> vocab;
   for (std::size_t id = 0; id < spelling.size(); ++id) {
@@ -286,7 +255,7 @@ std::string Tokenizer::to_json() const {
   return R"({"version": "1.0", "truncation": null, "padding": null,)"
          "\n\"added_tokens\": " +
          lines(added, "[", "]") +
-         ",\n\"normalizer\": null,\n\"pre_tokenizer\": " + byte_level(false, true) +
+         ",\n\"normalizer\": null,\n\"pre_tokenizer\": " + write_pre_tokenizer(p.splitting) +
          ",\n\"post_processor\": " + byte_level(true, false) +
          ",\n\"decoder\": " + byte_level(true, true) +
          ",\n\"model\": {\"type\": \"BPE\", \"dropout\": null, \"unk_token\": null, "

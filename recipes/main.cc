@@ -44,7 +44,7 @@ void print_sources(const char* part, const std::vector<PreparedSource>& sources)
 struct PrepareCommand {
   PrepareOptions options;
   std::vector<std::string> train, validation;
-  std::string tokenizer, out;
+  std::string tokenizer, splitting = "gpt2", out;
   bool json = false;
 
   void define(CLI::App& app) {
@@ -61,6 +61,8 @@ struct PrepareCommand {
                 "the fraction is the end of each file, not a choice of documents");
     c->add_option("--vocab-size", options.vocab_size, "tokens of the new tokenizer")
         ->capture_default_str();
+    c->add_option("--splitting", splitting, "how it cuts text: gpt2, deepseek_llm or deepseek_v3")
+        ->capture_default_str();
     c->add_option("--tokenizer", tokenizer, "use this tokenizer.json instead");
     c->add_option("--seed", options.seed, "chooses the documents held out")->capture_default_str();
     c->add_option("--out", out, "folder for tokenizer.json, train.h5, validation.h5")->required();
@@ -68,11 +70,20 @@ struct PrepareCommand {
     c->callback([this] { run(); });
   }
 
+  Splitting chosen_splitting() const {
+    const auto chosen = splitting_named(splitting);
+    if (chosen) return *chosen;
+    throw ConfigError({.key = "--splitting",
+                       .expected = "gpt2, deepseek_llm or deepseek_v3",
+                       .actual = "'" + splitting + "'"});
+  }
+
   void run() {
     options.train.assign(train.begin(), train.end());
     options.validation.assign(validation.begin(), validation.end());
     if (!tokenizer.empty()) options.tokenizer = tokenizer;
     options.out = out;
+    options.splitting = chosen_splitting();
     const PrepareReport report = prepare(options);
     if (json) {
       ordered_json object{{"vocab_size", report.vocab_size},

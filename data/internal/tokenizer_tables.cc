@@ -6,6 +6,7 @@
 #include <bit>
 
 #include "quern/autograd/error.h"
+#include "quern/data/internal/unicode_classes.h"
 
 namespace quern::internal {
 namespace {
@@ -21,6 +22,13 @@ TokenizerParts with_checked_added(TokenizerParts parts, const std::string& file)
   for (const auto& added : parts.added) {
     const std::string key = "added_tokens '" + added.content + "'";
     if (added.content.empty()) throw DataError({.file = file, .key = key, .what = "is empty"});
+    if ((added.lstrip || added.rstrip) &&
+        (end_of_leading_space(added.content) > 0 ||
+         begin_of_trailing_space(added.content) < added.content.size())) {
+      throw DataError({.file = file,
+                       .key = key,
+                       .what = "lstrip or rstrip with white space at the token's own border"});
+    }
     const bool in_range = added.id >= 0 && added.id < static_cast<i32>(seen.size());
     if (!in_range || parts.token_bytes[added.id] != added.content) {
       throw DataError({.file = file, .key = key, .what = "does not stand at its id"});
@@ -44,7 +52,10 @@ std::vector<bool> special_ids(const TokenizerParts& parts) {
   return special;
 }
 
-// All 256 single bytes have a token that text may produce, so that any text can be encoded.
+// These are no part of any UTF-8; DeepSeek-LLM's vocabulary does without them.
+bool is_never_utf8(std::size_t byte) { return byte == 0xc0 || byte == 0xc1 || byte >= 0xf5; }
+
+// The single bytes have each a token that text may produce, so that any text can be encoded.
 std::array<i32, 256> find_bytes(const TokenizerParts& parts, const std::string& file) {
   const std::vector<bool> special = special_ids(parts);
   std::array<i32, 256> ids;
@@ -58,11 +69,11 @@ std::array<i32, 256> find_bytes(const TokenizerParts& parts, const std::string& 
     }
     place = static_cast<i32>(id);
   }
-  const auto missing = std::find(ids.begin(), ids.end(), -1);
-  if (missing != ids.end()) {
+  for (std::size_t byte = 0; byte < ids.size(); ++byte) {
+    if (ids[byte] >= 0 || is_never_utf8(byte)) continue;
     throw DataError({.file = file,
                      .key = "model.vocab",
-                     .what = "no token for byte " + std::to_string(missing - ids.begin()),
+                     .what = "no token for byte " + std::to_string(byte),
                      .hint = "only byte-level tokenizers can be read"});
   }
   return ids;
@@ -116,8 +127,9 @@ i32 MergeRanks::find(i32 left, i32 right) const {
   return slots_[slot_of(pair_key(left, right))].rank;
 }
 
-AddedMatcher::AddedMatcher(const std::vector<TokenizerParts::Added>& added) {
+AddedMatcher::AddedMatcher(const std::vector<TokenizerParts::Added>& added, bool normalized) {
   for (const auto& token : added) {
+    if (token.normalized != normalized) continue;
     by_content_.push_back(&token);
     first_bytes_.set(static_cast<unsigned char>(token.content[0]));
   }
@@ -156,7 +168,26 @@ const TokenizerParts::Added* AddedMatcher::find(std::string_view content) const 
 TokenizerTables::TokenizerTables(TokenizerParts unchecked, const std::string& file)
     : parts(with_checked_added(std::move(unchecked), file)),
       byte_ids(find_bytes(parts, file)),
+      lacks_bytes(std::ranges::count(byte_ids, -1) > 0),
       ranks(rank_merges(parts, file)),
-      added(parts.added) {}
+      added(parts.added, false),
+      normalized_added(parts.added, true) {}
+
+bool TokenizerTables::lacks_byte_of(std::string_view piece) const {
+  const auto lacks = [this](char c) { return byte_ids[static_cast<unsigned char>(c)] < 0; };
+  return lacks_bytes && std::ranges::any_of(piece, lacks);
+}
+
+std::string TokenizerTables::with_bytes_replaced(std::string_view piece) const {
+  std::string text;
+  for (const char c : piece) {
+    if (byte_ids[static_cast<unsigned char>(c)] < 0) {
+      text += "\xef\xbf\xbd";
+    } else {
+      text += c;
+    }
+  }
+  return text;
+}
 
 }  // namespace quern::internal

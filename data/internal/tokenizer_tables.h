@@ -33,10 +33,11 @@ class MergeRanks {
   int shift_;
 };
 
-// The longest of a set of strings that a text starts with.
+// The longest that a text starts with, of the added tokens that are `normalized` or not.
 class AddedMatcher {
  public:
-  explicit AddedMatcher(const std::vector<TokenizerParts::Added>& added);
+  AddedMatcher(const std::vector<TokenizerParts::Added>& added, bool normalized);
+  bool empty() const { return by_content_.empty(); }
   const TokenizerParts::Added* longest_prefix(std::string_view text) const;
   const TokenizerParts::Added* find(std::string_view content) const;
 
@@ -50,10 +51,16 @@ struct TokenizerTables {
   TokenizerTables(const TokenizerTables&) = delete;  // `added` points into `parts`
   TokenizerTables& operator=(const TokenizerTables&) = delete;
 
+  // Whether a byte of the piece has no token; and the piece with U+FFFD for each such byte.
+  bool lacks_byte_of(std::string_view piece) const;
+  std::string with_bytes_replaced(std::string_view piece) const;
+
   TokenizerParts parts;
-  std::array<i32, 256> byte_ids;
+  std::array<i32, 256> byte_ids;  // -1: the byte is in no text of UTF-8, and there is no token
+  bool lacks_bytes;
   MergeRanks ranks;
   AddedMatcher added;
+  AddedMatcher normalized_added;
 };
 
 // Appends the ids of one piece of text. Both give the same ids: the pair of lowest rank merges

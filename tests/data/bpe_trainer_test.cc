@@ -30,7 +30,7 @@ Strings learnt(const Tokenizer& tokenizer) {
 // The rule word for word: count all pairs anew before each merge.
 Strings slow_train(std::string_view text, int merges) {
   std::vector<std::vector<i32>> words;
-  for_each_piece(text, [&](std::string_view piece) {
+  for_each_piece(Splitting::kGpt2, text, [&](std::string_view piece) {
     words.emplace_back();
     for (const char c : piece) words.back().push_back(3 + static_cast<unsigned char>(c));
   });

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-// Splittings worked out by hand, and cuts that leave them as they are.
+// Splittings by the three rules worked out by hand, and cuts that leave them as they are.
 #include "quern/data/pretokenize.h"
 
 #include <gtest/gtest.h>
@@ -14,9 +14,9 @@ namespace {
 
 using Pieces = std::vector<std::string>;
 
-Pieces pieces(std::string_view text) {
+Pieces pieces(std::string_view text, Splitting splitting = Splitting::kGpt2) {
   Pieces all;
-  for_each_piece(text, [&](std::string_view piece) { all.emplace_back(piece); });
+  for_each_piece(splitting, text, [&](std::string_view piece) { all.emplace_back(piece); });
   return all;
 }
 
@@ -70,15 +70,65 @@ TEST(Pretokenize, BadBytesAreCharactersOfTheirOwn) {
   EXPECT_EQ(pieces("\xc1\x81z"), (Pieces{"\xc1\x81", "z"}));          // overlong 'A'
 }
 
+Pieces llm(std::string_view text) { return pieces(text, Splitting::kDeepseekLlm); }
+Pieces v3(std::string_view text) { return pieces(text, Splitting::kDeepseekV3); }
+
+TEST(Pretokenize, DeepseekV3) {
+  EXPECT_EQ(v3("Hello  world's 12345 (abc) x\u00e9"),
+            (Pieces{"Hello", " ", " world", "'s", " ", "123", "45", " (", "abc", ")", " x\u00e9"}));
+  EXPECT_EQ(v3("a.b_c->d!!e(\u00e9"),
+            (Pieces{"a", ".b", "_c", "->", "d", "!!", "e", "(", "\u00e9"}));
+  EXPECT_EQ(v3("x);\r\n\n  y \n \t z\t"),
+            (Pieces{"x", ");\r\n\n", " ", " y", " \n", " \t", " z", "\t"}));
+  EXPECT_EQ(v3("\tif  (\ta"), (Pieces{"\tif", " ", " (", "\ta"}));
+  EXPECT_EQ(v3("a  1  "), (Pieces{"a", "  ", "1", "  "}));  // a number ends the text before it
+  EXPECT_EQ(v3("\u6f22\u5b57\u304b \u30ab\u30fb\u30cau"),
+            (Pieces{"\u6f22\u5b57\u304b", " ", "\u30ab", "\u30fb", "\u30ca", "u"}));
+  EXPECT_EQ(v3("e\u0301a \u0301\u0301 \u0301"), (Pieces{"e\u0301a", " \u0301\u0301", " \u0301"}));
+  // Controls are matched by nothing, but one goes with the word after it.
+  EXPECT_EQ(v3("\x01\x02\x03yz\x01 \x02"), (Pieces{"\x01\x02", "\x03yz", "\x01", " ", "\x02"}));
+  EXPECT_EQ(v3("\xff\xfe-\xffz"), (Pieces{"\xff\xfe", "-", "\xffz"}));
+}
+
+TEST(Pretokenize, DeepseekLlm) {
+  EXPECT_EQ(llm("Hello  world's 12\n\n x"),
+            (Pieces{"Hello", " ", " world", "'", "s", " ", "1", "2", "\n", "\n", " x"}));
+  EXPECT_EQ(llm("a, b!?c\td"), (Pieces{"a", ",", " b", "!?", "c", "\td"}));
+  // The marks' [:-~] holds the letters of ASCII, so others come apart from them.
+  EXPECT_EQ(llm("n\u00e9e \u00c9t"), (Pieces{"n", "\u00e9", "e", " \u00c9", "t"}));
+  EXPECT_EQ(llm("\u4f60\u597d\uff0c x \u0430\u0431"),
+            (Pieces{"\u4f60\u597d", "\uff0c", " x", " \u0430\u0431"}));
+  EXPECT_EQ(llm("\u0391 \u1f59b"), (Pieces{"\u0391", " ", "\u1f59", "b"}));  // CJK begins at 0800
+  EXPECT_EQ(llm("\x01  b\x01 \x02 \n"),
+            (Pieces{"\x01", " ", " b", "\x01 \x02", " ", "\n"}));  // white space at an end
+  EXPECT_EQ(llm("!\u3000\u3000\u0627"), (Pieces{"!", "\u3000\u3000", "\u0627"}));
+  EXPECT_EQ(llm("\u3002\u3000\u3002\u3000"), (Pieces{"\u3002\u3000\u3002", "\u3000"}));
+  EXPECT_EQ(llm("\u00b2\u2167\u0663x"), (Pieces{"\u00b2", "\u2167", "\u0663", "x"}));
+}
+
+TEST(Pretokenize, NamesOfTheRules) {
+  for (const auto s : {Splitting::kGpt2, Splitting::kDeepseekLlm, Splitting::kDeepseekV3}) {
+    EXPECT_EQ(splitting_named(name_of(s)), s);
+  }
+  EXPECT_EQ(splitting_named("llama3"), std::nullopt);
+}
+
 TEST(Pretokenize, SafeCutsLeaveThePiecesAsTheyAre) {
   std::mt19937 random(7);
-  for (int round = 0; round < 300; ++round) {
+  for (int round = 0; round < 900; ++round) {
+    const auto splitting = Splitting(round % 3);
     const std::string text = testing::random_unicode(random, 40) +
                              testing::random_prose(random, 10) + testing::random_bytes(random, 5);
     const std::size_t cut = next_safe_cut(text, random() % text.size());
-    Pieces halves = pieces(std::string_view(text).substr(0, cut));
-    for (auto& piece : pieces(std::string_view(text).substr(cut))) halves.push_back(piece);
-    ASSERT_EQ(halves, pieces(text)) << round;
+    Pieces halves = pieces(std::string_view(text).substr(0, cut), splitting);
+    for (auto& piece : pieces(std::string_view(text).substr(cut), splitting)) {
+      halves.push_back(piece);
+    }
+    const Pieces whole = pieces(text, splitting);
+    ASSERT_EQ(halves, whole) << round;
+    std::string together;
+    for (const auto& piece : whole) together += piece;
+    ASSERT_EQ(together, text) << round;
   }
   EXPECT_EQ(next_safe_cut("one two", 0), 3u);
   EXPECT_EQ(next_safe_cut("one two", 4), 7u);

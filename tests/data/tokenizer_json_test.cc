@@ -102,18 +102,19 @@ TEST(TokenizerJson, RefusesByName) {
   struct Case {
     const char* pointer;
     json value;
-    const char* sentence;
+    std::string sentence;
   };
   const Case cases[] = {
       {"/normalizer", {{"type", "NFC"}}, "t.json: normalizer: expected null, got object"},
       {"/truncation", 5, "t.json: truncation: expected null, got 5"},
       {"/extra", 5, "t.json: extra: unknown key"},
       {"/pre_tokenizer/type", "Whitespace",
-       "t.json: pre_tokenizer.type: expected \"ByteLevel\", got \"Whitespace\""},
+       "t.json: pre_tokenizer.type: expected \"ByteLevel\" or \"Sequence\", got \"Whitespace\""},
       {"/pre_tokenizer/add_prefix_space", true,
        "t.json: pre_tokenizer.add_prefix_space: expected false, got true"},
       {"/pre_tokenizer/use_regex", false,
-       "t.json: pre_tokenizer.use_regex: expected true, got false"},
+       "t.json: pre_tokenizer: its stages, each known, make no known splitting together: "
+       "expected GPT-2's, DeepSeek-LLM's or DeepSeek-V3's"},
       {"/pre_tokenizer/pattern", "(a+)+", "t.json: pre_tokenizer.pattern: unknown key"},
       {"/post_processor/type", "TemplateProcessing",
        "t.json: post_processor.type: expected \"ByteLevel\", got \"TemplateProcessing\""},
@@ -121,12 +122,11 @@ TEST(TokenizerJson, RefusesByName) {
       {"/model/dropout", 0.1, "t.json: model.dropout: expected null, got 0.1"},
       {"/model/ignore_merges", true, "t.json: model.ignore_merges: expected false, got true"},
       {"/model/vocab", json::array(), "t.json: model.vocab: expected an object, got array"},
-      {"/model/vocab/zzq", -1,
-       "t.json: model.vocab 'zzq': expected an id from 0 to 4194303, got -1"},
+      {"/model/vocab/zzq", -1, "t.json: model.vocab 'zzq': expected an id from 0 to 66139, got -1"},
       {"/model/vocab/zzq", 1e3,
-       "t.json: model.vocab 'zzq': expected an id from 0 to 4194303, got 1000.0"},
+       "t.json: model.vocab 'zzq': expected an id from 0 to 66139, got 1000.0"},
       {"/model/vocab/zzq", 4194304,
-       "t.json: model.vocab 'zzq': expected an id from 0 to 4194303, got 4194304"},
+       "t.json: model.vocab 'zzq': expected an id from 0 to 66139, got 4194304"},
       {"/model/vocab/zz q", 700, "t.json: model.vocab 'zz q': is not spelt in the byte alphabet"},
       {"/model/vocab/<|eos|>", 700,
        "t.json: model.vocab '<|eos|>': expected the id of the added token, 1, got 700"},
@@ -134,11 +134,76 @@ TEST(TokenizerJson, RefusesByName) {
       {"/model/merges/0", "ab",
        "t.json: model.merges[0]: expected [\"a\", \"b\"] or \"a b\", got \"ab\""},
       {"/model/merges/0", {"<|eos|>", "a"}, "t.json: model.merges[0]: no token '<|eos|>a'"},
-      {"/added_tokens/0/lstrip", true, "t.json: added_tokens[0].lstrip: expected false, got true"},
+      {"/added_tokens/0/single_word", true,
+       "t.json: added_tokens[0].single_word: expected false, got true"},
+      {"/added_tokens/0/lstrip", 1,
+       "t.json: added_tokens[0].lstrip: expected true or false, got 1"},
+      {"/added_tokens/0/content", std::string(257, 'x'),
+       "t.json: added_tokens[0].content: expected a string of at most 256 bytes, got \"" +
+           std::string(79, 'x') + "..."},
+      {"/added_tokens/0/id", 66140,
+       "t.json: added_tokens[0].id: expected an id from 0 to 66138, got 66140"},
       {"/added_tokens/0/content", "", "t.json: added_tokens '': is empty"},
       {"/added_tokens/0/id", 1, "t.json: added_tokens '<|eos|>': has the id of '<|bos|>'"},
   };
   for (const Case& c : cases) EXPECT_EQ(refusal_with(c.pointer, c.value), c.sentence);
+}
+
+// The three rules, as written, as other writers spell them, and with one thing changed.
+TEST(TokenizerJson, KnowsTheSplittingRules) {
+  for (const auto s : {Splitting::kGpt2, Splitting::kDeepseekLlm, Splitting::kDeepseekV3}) {
+    TokenizerParts parts = small_tokenizer().parts();
+    parts.splitting = s;
+    const Tokenizer tokenizer(parts);
+    EXPECT_EQ(Tokenizer::from_json(tokenizer.to_json(), "t.json").parts().splitting, s);
+    json root = json::parse(tokenizer.to_json());
+    root["normalizer"] = {{"type", "Sequence"}, {"normalizers", json::array()}};
+    EXPECT_EQ(read(root).hash(), tokenizer.hash());
+    if (s == Splitting::kGpt2) continue;
+    json& stages = root["pre_tokenizer"]["pretokenizers"];
+    for (std::size_t i = 0; i < stages.size(); ++i) {
+      json changed = root;
+      changed["pre_tokenizer"]["pretokenizers"].erase(i);
+      EXPECT_NE(refusal(changed.dump()), "") << name_of(s) << " without stage " << i;
+    }
+    stages[0]["pattern"]["Regex"] = "(a+)+$";
+    EXPECT_EQ(refusal(root.dump()),
+              "t.json: pre_tokenizer.pretokenizers[0].pattern.Regex: expected an expression of "
+              "GPT-2, DeepSeek-LLM or DeepSeek-V3, got \"(a+)+$\"");
+  }
+}
+
+TEST(TokenizerJson, ReadsRulesAsOthersSpellThem) {
+  json root = document();
+  const json bytes = {{"type", "ByteLevel"}, {"add_prefix_space", false}, {"use_regex", false}};
+  const auto split = [](const std::string& expression) {
+    return json{{"type", "Split"},
+                {"pattern", {{"Regex", expression}}},
+                {"behavior", "Isolated"},
+                {"invert", false}};
+  };
+  const auto sequence = [](const json& stages) {
+    return json{{"type", "Sequence"}, {"pretokenizers", stages}};
+  };
+  const std::string gpt2 =
+      R"('s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+)";
+  root["pre_tokenizer"] = sequence({split(gpt2), bytes});
+  EXPECT_EQ(read(root).parts().splitting, Splitting::kGpt2);
+  const std::string v3 =
+      "[!\"#$%&'()*+,\\-./:;<=>?@\\[\\\\\\]^_`{|}~][A-Za-z]+|[^\\r\\n\\p{L}\\p{P}\\p{S}]?[\\p{L}"
+      "\\p{M}]+| ?[\\p{P}\\p{S}]+[\\r\\n]*|\\s*[\\r\\n]+|\\s+(?!\\S)|\\s+";  // line ends escaped
+  root["pre_tokenizer"] =
+      sequence({split("\\p{N}{1,3}"), split("[\u4e00-\u9fa5\u3040-\u309f\u30a0-\u30ff]+"),
+                split(v3), bytes});
+  EXPECT_EQ(read(root).parts().splitting, Splitting::kDeepseekV3);
+  root["pre_tokenizer"]["pretokenizers"][1]["behavior"] = "Removed";
+  EXPECT_EQ(refusal(root.dump()),
+            "t.json: pre_tokenizer.pretokenizers[1].behavior: expected \"Isolated\", got "
+            "\"Removed\"");
+  root["pre_tokenizer"] = sequence({{{"type", "Punctuation"}}, bytes});
+  EXPECT_EQ(refusal(root.dump()),
+            "t.json: pre_tokenizer.pretokenizers[0].type: expected \"ByteLevel\" or \"Split\" or "
+            "\"Digits\", got \"Punctuation\"");
 }
 
 TEST(TokenizerJson, RefusesMissingAndDoubledParts) {

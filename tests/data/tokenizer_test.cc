@@ -38,7 +38,7 @@ Ids slow_encode(const Tokenizer& tokenizer, std::string_view text) {
   std::map<std::string, i32> bytes;
   for (i32 id = 0; id < tokenizer.vocab_size(); ++id) bytes.emplace(tokenizer.token_bytes(id), id);
   Ids all;
-  for_each_piece(text, [&](std::string_view piece) {
+  for_each_piece(Splitting::kGpt2, text, [&](std::string_view piece) {
     Ids ids;
     for (const char c : piece) ids.push_back(bytes.at(std::string(1, c)));
     for (;;) {
@@ -118,6 +118,35 @@ TEST(Tokenizer, TheLongestAddedTokenWins) {
   const Tokenizer tokenizer(parts);
   EXPECT_EQ(tokenizer.encode("<a><b><a><c<a"), (Ids{257, 258, '<', 'c', 256}));
   EXPECT_EQ(tokenizer.encode("<<ab<"), (Ids{'<', 259, '<'}));
+}
+
+TEST(Tokenizer, AddedTokensTakeWhiteSpaceAlong) {
+  TokenizerParts parts = bytes_only();
+  const auto add = [&parts](TokenizerParts::Added added) {
+    added.id = static_cast<i32>(parts.token_bytes.size());
+    parts.token_bytes.push_back(added.content);
+    parts.added.push_back(added);
+  };
+  add({.content = "<l>", .lstrip = true});      // 256
+  add({.content = "<r>", .rstrip = true});      // 257
+  add({.content = "n<l", .normalized = true});  // 258
+  const Tokenizer tokenizer(parts);
+  EXPECT_EQ(tokenizer.encode("a \u3000<l> b"), (Ids{'a', 256, ' ', 'b'}));
+  EXPECT_EQ(tokenizer.encode("a <r>\n b"), (Ids{'a', ' ', 257, 'b'}));
+  EXPECT_EQ(tokenizer.encode("<r>  <l> "), (Ids{257, 256, ' '}));
+  EXPECT_EQ(tokenizer.encode("n<l>n<l"), (Ids{'n', 256, 258})) << "normalized ones come second";
+  EXPECT_EQ(tokenizer.special_id("n<l"), 258);
+  parts.added[0].content = parts.token_bytes[256] = " <l>";
+  EXPECT_THROW(Tokenizer{parts}, DataError);
+}
+
+TEST(Tokenizer, BytesOfNoUtf8NeedNoToken) {
+  TokenizerParts parts = bytes_only();
+  parts.token_bytes[0xf5] = "";
+  const Tokenizer tokenizer(parts);
+  EXPECT_EQ(tokenizer.encode("a\xf5\xff"), (Ids{'a', 0xef, 0xbf, 0xbd, 0xff}));
+  parts.token_bytes[0xf4] = "";
+  EXPECT_THROW(Tokenizer{parts}, DataError);
 }
 
 TEST(Tokenizer, AnEncoderRemembersWordsWithoutChangingIds) {
