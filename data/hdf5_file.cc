@@ -69,7 +69,12 @@ std::string complaint() {
     return 0;
   };
   H5Ewalk2(H5E_DEFAULT, H5E_WALK_UPWARD, first, &text);
-  return text;
+  // Of a failed read or write, libhdf5 tells time, addresses and sizes, over two lines.
+  const std::string_view before = "error message = '";
+  const size_t detail = text.find(": time = "), begin = text.find(before);
+  if (detail == std::string::npos || begin == std::string::npos) return text;
+  const size_t message = begin + before.size();
+  return text.substr(0, detail) + ": " + text.substr(message, text.find('\'', message) - message);
 }
 
 std::string lock_hint(const std::string& text) {
