@@ -5,12 +5,9 @@
 #include <bit>
 #include <cctype>
 #include <cmath>
-#include <fstream>
 #include <limits>
 #include <nlohmann/json.hpp>
 
-#include "quern/autograd/kernels/cpu.h"
-#include "quern/autograd/kernels/parallel.h"
 #include "quern/recipes/internal/units.h"
 
 namespace quern {
@@ -29,15 +26,6 @@ std::string key_of(const std::string& what) {
   }
   while (key.ends_with('_')) key.pop_back();
   return key;
-}
-
-std::string processor_name() {
-  std::ifstream file("/proc/cpuinfo");
-  for (std::string line; std::getline(file, line);) {
-    const size_t colon = line.find(": ");
-    if (line.starts_with("model name") && colon != std::string::npos) return line.substr(colon + 2);
-  }
-  return "unknown";
 }
 
 // f32 values kept for backward, per token of a micro-batch, in one layer.
@@ -124,13 +112,6 @@ std::string json_of(const Figures& figures) {
     }
   }
   return object.dump(2, ' ', false, nlohmann::json::error_handler_t::replace) + "\n";
-}
-
-Rows describe_environment() {
-  return {{"processor", processor_name()},
-          {"threads", std::to_string(num_threads())},
-          {"kernels", name_of(kernel_set())},
-          {"quern", QUERN_VERSION}};
 }
 
 MemoryEstimate estimate_memory(const Recipe& r) {

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-// A model, a run and a machine in words, for --dry-run, `quern inspect` and the report.
+// A model and a run in words, for --dry-run, `quern inspect` and the report.
 #pragma once
 
 #include <string>
@@ -26,7 +26,6 @@ Figure duration_figure(std::string what, double seconds);
 Figure text_figure(std::string what, std::string text);
 
 Figures describe_model(const ModelConfig& config, i64 sequence_length);
-Rows describe_environment();
 
 Rows rows_of(const Figures& figures);
 std::string table_of(const Figures& figures);  // a line each

@@ -38,6 +38,8 @@ class Fields {
     if (!value.is_number()) fail(key, "a number");
     return value.get<double>();
   }
+  // As number(), and 0 where an older version did not write the key.
+  double number_or_zero(const char* key) const { return json_.contains(key) ? number(key) : 0; }
   i64 count(const char* key) const {
     const Json& value = at(key, "a count");
     if (!value.is_number_unsigned() ||
@@ -97,6 +99,9 @@ Json to_json(const StepMetrics& m) {
           {"lr", m.lr},
           {"grad_norm", m.grad_norm},
           {"seconds", m.seconds},
+          {"data_s", m.data_s},
+          {"forward_backward_s", m.forward_backward_s},
+          {"optimizer_s", m.optimizer_s},
           {"tokens_per_s", m.tokens_per_s},
           {"share_of_peak", m.share_of_peak},
           {"elapsed_s", m.elapsed_s},
@@ -129,6 +134,16 @@ Json to_json(const EventMetrics& m) {
   return {{"type", "event"}, {"step", m.step}, {"name", m.name}, {"detail", m.detail}};
 }
 
+Json to_json(const PhaseMetrics& m) {
+  return {{"type", "phase"}, {"step", m.step}, {"name", m.name}, {"seconds", m.seconds}};
+}
+
+Json to_json(const EnvironmentMetrics& m) {
+  Json rows = Json::array();
+  for (const auto& [what, value] : m.rows) rows.push_back(Json{{"what", what}, {"value", value}});
+  return {{"type", "environment"}, {"step", m.step}, {"rows", std::move(rows)}};
+}
+
 // ---- lines to structs ----
 
 std::vector<std::vector<double>> expert_load_of(const Fields& line) {
@@ -152,6 +167,9 @@ StepMetrics step_of(const Fields& line) {
           .lr = line.number("lr"),
           .grad_norm = line.number("grad_norm"),
           .seconds = line.number("seconds"),
+          .data_s = line.number_or_zero("data_s"),
+          .forward_backward_s = line.number_or_zero("forward_backward_s"),
+          .optimizer_s = line.number_or_zero("optimizer_s"),
           .tokens_per_s = line.number("tokens_per_s"),
           .share_of_peak = line.number("share_of_peak"),
           .elapsed_s = line.number("elapsed_s"),
@@ -175,12 +193,22 @@ EvalMetrics eval_of(const Fields& line) {
   return m;
 }
 
+EnvironmentMetrics environment_of(const Fields& line) {
+  EnvironmentMetrics m{.step = line.count("step")};
+  for (const Json& json : line.list("rows")) {
+    const Fields row(json, line.place());
+    m.rows.emplace_back(row.text("what"), row.text("value"));
+  }
+  return m;
+}
+
 void add_line(const Fields& line, RunHistory& history) {
   const std::string type = line.text("type");
   if (type == "step") {
     StepMetrics step = step_of(line);
     // The loads of every step of a long run would not fit memory; see RunHistory.
     if (!step.expert_load.empty()) {
+      history.loads.add(step.step, step.expert_load);
       auto older = history.steps.rbegin();
       while (older != history.steps.rend() && older->expert_load.empty()) ++older;
       if (older != history.steps.rend()) older->expert_load = {};
@@ -194,6 +222,11 @@ void add_line(const Fields& line, RunHistory& history) {
   } else if (type == "event") {
     history.events.push_back(
         {.step = line.count("step"), .name = line.text("name"), .detail = line.text("detail")});
+  } else if (type == "phase") {
+    history.phases.push_back(
+        {.step = line.count("step"), .name = line.text("name"), .seconds = line.number("seconds")});
+  } else if (type == "environment") {
+    history.environments.push_back(environment_of(line));
   }
 }
 
@@ -256,6 +289,8 @@ void MetricsLog::append(const StepMetrics& metrics) { write_line(dump(to_json(me
 void MetricsLog::append(const EvalMetrics& metrics) { write_line(dump(to_json(metrics))); }
 void MetricsLog::append(const SampleMetrics& metrics) { write_line(dump(to_json(metrics))); }
 void MetricsLog::append(const EventMetrics& metrics) { write_line(dump(to_json(metrics))); }
+void MetricsLog::append(const PhaseMetrics& metrics) { write_line(dump(to_json(metrics))); }
+void MetricsLog::append(const EnvironmentMetrics& metrics) { write_line(dump(to_json(metrics))); }
 
 void MetricsLog::write_line(const std::string& line) {
   out_ << line << '\n' << std::flush;

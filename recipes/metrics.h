@@ -8,9 +8,11 @@
 #include <fstream>
 #include <optional>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "quern/autograd/kernels/types.h"
+#include "quern/recipes/load_history.h"
 
 namespace quern {
 
@@ -21,7 +23,10 @@ struct StepMetrics {
   double aux_loss = 0;
   double lr = 0;
   double grad_norm = 0;  // before clipping
-  double seconds = 0;    // of this step
+  double seconds = 0;    // of this step; of them
+  double data_s = 0;     //   waiting for the batch
+  double forward_backward_s = 0;
+  double optimizer_s = 0;  // with the gradient norm; all three are 0 in logs of older versions
   double tokens_per_s = 0;
   double share_of_peak = 0;  // of the measured peak of products, 0 to 1; 0: unknown
   double elapsed_s = 0;      // of training, over all resumed pieces
@@ -52,7 +57,20 @@ struct SampleMetrics {
   std::string text;  // what the model wrote after the prompt
 };
 
-// Anything else worth a line: "resumed", "saved", "interrupted".
+// Time between steps: "evaluation", "saving", "sampling", "reporting".
+struct PhaseMetrics {
+  i64 step = 0;
+  std::string name;
+  double seconds = 0;
+};
+
+// Where a piece of the run, begun or resumed, went on after `step`.
+struct EnvironmentMetrics {
+  i64 step = 0;
+  std::vector<std::pair<std::string, std::string>> rows;  // what, value
+};
+
+// Anything else worth a line: "resumed", "interrupted", "skipped".
 struct EventMetrics {
   i64 step = 0;
   std::string name;
@@ -64,6 +82,9 @@ struct RunHistory {
   std::vector<EvalMetrics> evals;
   std::vector<SampleMetrics> samples;
   std::vector<EventMetrics> events;
+  std::vector<PhaseMetrics> phases;
+  std::vector<EnvironmentMetrics> environments;
+  LoadHistory loads;
 };
 
 class MetricsLog {
@@ -78,6 +99,8 @@ class MetricsLog {
   void append(const EvalMetrics& metrics);
   void append(const SampleMetrics& metrics);
   void append(const EventMetrics& metrics);
+  void append(const PhaseMetrics& metrics);
+  void append(const EnvironmentMetrics& metrics);
 
  private:
   void write_line(const std::string& line);

@@ -13,7 +13,7 @@ namespace {
 
 using namespace internal;
 
-constexpr std::size_t kMaxRecipeBytes = 64 << 10, kMaxTextBytes = 2000;
+constexpr std::size_t kMaxTextBytes = 2000;
 
 std::string tile(const std::string& name, const std::string& value, const std::string& unit,
                  const std::string& detail) {
@@ -64,24 +64,6 @@ std::string header(const ReportInput& input) {
          state + "</span> " + detail + "</p></header>\n";
 }
 
-std::string command(const std::string& name, const std::string& text) {
-  if (text.empty()) return "";
-  return "<h3>" + name + "</h3><pre class=\"command\">" +
-         html_escape(shortened(text, kMaxTextBytes)) + "</pre>\n";
-}
-
-std::string commands(const ReportInput& input) {
-  const std::string html = command("Read what it writes", input.sample_command) +
-                           command("Go on training", input.resume_command);
-  return html.empty() ? "" : "<section class=\"card\"><h2>Next</h2>\n" + html + "</section>\n";
-}
-
-std::string recipe(const ReportInput& input) {
-  if (input.recipe_text.empty()) return "";
-  return "<section class=\"card\"><h2>Recipe, as resolved</h2>\n<pre class=\"recipe\">" +
-         html_escape(shortened(input.recipe_text, kMaxRecipeBytes)) + "</pre></section>\n";
-}
-
 }  // namespace
 
 std::string report_html(const ReportInput& input) {
@@ -90,7 +72,7 @@ std::string report_html(const ReportInput& input) {
          "<meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\n<title>" +
          title + "</title>\n<style>\n" + kReportStyle + "</style></head>\n<body><main>\n" +
          header(input) + tiles(input) + report_charts(input) + report_samples(input) +
-         report_tables(input) + commands(input) + recipe(input) + "</main></body></html>\n";
+         report_tables(input) + report_recipe(input) + "</main></body></html>\n";
 }
 
 void write_report(const std::filesystem::path& path, const ReportInput& input) {

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT
-// report.html: one page that shows a run. It needs no other file, no network and no script.
+// report.html: one page that shows a run. It needs no other file, no network and no script. Each
+// panel has an id, by which tests find it.
 #pragma once
 
 #include <filesystem>
@@ -19,16 +20,21 @@ struct ReportInput {
   RunHistory history;
   i64 total_steps = 0;  // 0: unknown
   bool finished = false;
-  std::string recipe_text;                         // resolved
+  std::string recipe_text;  // resolved
+  struct Difference {
+    std::string field, usual, here;  // empty: not set
+  };
+  std::vector<Difference> differences;             // of the recipe, from the defaults
   Rows model;                                      // parameters by kind, FLOPs per token, ...
   Rows environment;                                // processor, threads, kernels, versions, ...
   std::optional<CompressorBaselines> compressors;  // of the validation text
+  std::string reproduce_command;
   std::string sample_command;
   std::string resume_command;
 };
 
 // The page. Any bytes may stand in the texts; series are thinned and texts cut, so that it stays
-// below a megabyte however long the run was.
+// below two megabytes however long the run was.
 std::string report_html(const ReportInput& input);
 
 // Writes it, at once or not at all. Throws IoError.

@@ -56,8 +56,10 @@ figcaption { display: flex; justify-content: space-between; align-items: baselin
 .legend span { display: inline-flex; align-items: center; gap: 6px; overflow-wrap: anywhere; }
 .legend i { width: 14px; height: 3px; border-radius: 2px; background: currentColor; flex: none; }
 .legend i.dead, .legend i[class^="h"] { width: 11px; height: 11px; }
+.legend i.upright { width: 3px; height: 12px; }
 .empty { color: var(--quiet); margin: auto; padding: 60px 0; }
 svg { display: block; width: 100%; height: auto; overflow: visible; }
+svg svg { overflow: hidden; }
 svg text { font-size: 11px; fill: var(--quiet); font-variant-numeric: tabular-nums; }
 @media (max-width: 560px) { svg text { font-size: 15px; } }
 .end { text-anchor: end; } .mid { text-anchor: middle; }
@@ -79,7 +81,13 @@ circle { fill: currentColor; stroke: var(--card); stroke-width: 1; }
 .h2 { fill: var(--h2); color: var(--h2); } .h3 { fill: var(--h3); color: var(--h3); }
 .h4 { fill: var(--h4); color: var(--h4); } .h5 { fill: var(--h5); color: var(--h5); }
 .h6 { fill: var(--h6); color: var(--h6); }
-.heat path:hover { stroke: var(--ink); stroke-width: 1.5; }
+.mark { stroke: currentColor; stroke-width: 1.5; stroke-dasharray: 3 3; fill: none; }
+.mark.notch { stroke-width: 2; stroke-dasharray: none; }
+.bar { display: flex; height: 22px; border-radius: 6px; overflow: hidden; margin: 10px 0 4px; }
+.bar i { background: currentColor; min-width: 1px; }
+.swatch { display: inline-block; width: 11px; height: 11px; border-radius: 3px; margin-right: 8px;
+  background: currentColor; }
+.heat path[class]:hover { stroke: var(--ink); stroke-width: 1.5; }
 .dead, .unknown { fill: none; stroke: var(--quiet); stroke-width: 1; stroke-dasharray: 2 2; }
 .legend i.dead { background: none; border: 1px dashed var(--quiet); border-radius: 0; }
 table { border-collapse: collapse; width: 100%; margin-top: 8px; font-size: 14px; }

@@ -10,7 +10,7 @@
 namespace quern::internal {
 namespace {
 
-constexpr std::size_t kMaxRows = 200, kMaxCellBytes = 300;
+constexpr std::size_t kMaxRows = 200, kMaxCellBytes = 300, kMaxDomains = 8, kMaxEvaluations = 24;
 constexpr std::size_t kMaxSampledSteps = 12, kMaxSamplesPerStep = 8, kMaxSampleBytes = 1500;
 
 std::string cell_text(const std::string& text) {
@@ -65,7 +65,8 @@ std::string bits_table(const ReportInput& input) {
   const EvalMetrics& eval = input.history.evals.back();
   const CompressorBaselines* baselines = input.compressors ? &*input.compressors : nullptr;
   const std::vector<BitsRow> rows = bits_rows(eval, baselines);
-  std::string html = "<section class=\"card\"><h2>Bits per byte at step " + count_text(eval.step) +
+  std::string html = "<section class=\"card\" id=\"evaluation\"><h2>Bits per byte at step " +
+                     count_text(eval.step) +
                      "</h2>\n<table class=\"numbers\"><thead><tr><th>text</th><th>bytes</th>"
                      "<th>model</th>";
   if (baselines) html += "<th>gzip -9</th><th>xz -9e</th>";
@@ -83,11 +84,50 @@ std::string bits_table(const ReportInput& input) {
   return html + "</section>\n";
 }
 
+// ---- evaluations by step ----
+
+// At most `count` of n places, evenly spread, the first and last among them.
+std::vector<std::size_t> spread(std::size_t n, std::size_t count) {
+  std::vector<std::size_t> places;
+  count = std::min(n, count);
+  for (std::size_t i = 0; i < count; ++i) {
+    places.push_back(count > 1 ? i * (n - 1) / (count - 1) : n - 1);
+  }
+  return places;
+}
+
+std::string evaluation_history(const std::vector<EvalMetrics>& evals) {
+  if (evals.size() < 2) return "";
+  const std::vector<EvalMetrics::Domain>& domains = evals.back().domains;
+  const std::size_t columns = domains.size() > 1 ? std::min(domains.size(), kMaxDomains) : 0;
+  std::string html =
+      "<section class=\"card\" id=\"evaluations\"><h2>Evaluations, bits per byte</h2>\n"
+      "<table class=\"numbers\"><thead><tr><th>step</th><th>nats per token</th>"
+      "<th>all</th>";
+  for (std::size_t d = 0; d < columns; ++d) html += "<th>" + cell_text(domains[d].name) + "</th>";
+  html += "</tr></thead><tbody>\n";
+  for (const std::size_t i : spread(evals.size(), kMaxEvaluations)) {
+    const EvalMetrics& eval = evals[i];
+    html += "<tr><th scope=\"row\">" + count_text(eval.step) + "</th><td>" +
+            fixed_text(eval.loss, 3) + "</td><td>" + fixed_text(eval.bits_per_byte, 3) + "</td>";
+    for (std::size_t d = 0; d < columns; ++d) {
+      const auto same =
+          std::ranges::find(eval.domains, domains[d].name, &EvalMetrics::Domain::name);
+      html += "<td>" + (same == eval.domains.end() ? "-" : fixed_text(same->bits_per_byte, 3)) +
+              "</td>";
+    }
+    html += "</tr>\n";
+  }
+  return html + "</tbody></table></section>\n";
+}
+
 // ---- plain tables ----
 
-std::string rows_table(const std::string& title, const ReportInput::Rows& rows) {
+std::string rows_table(const std::string& id, const std::string& title,
+                       const ReportInput::Rows& rows) {
   if (rows.empty()) return "";
-  std::string html = "<section class=\"card\"><h2>" + title + "</h2>\n<table><tbody>\n";
+  std::string html =
+      "<section class=\"card\" id=\"" + id + "\"><h2>" + title + "</h2>\n<table><tbody>\n";
   for (std::size_t i = 0; i < std::min(rows.size(), kMaxRows); ++i) {
     html += "<tr><th scope=\"row\">" + cell_text(rows[i].first) + "</th><td>" +
             cell_text(rows[i].second) + "</td></tr>\n";
@@ -103,20 +143,10 @@ std::string event_table(const std::vector<EventMetrics>& events) {
     rows.push_back({"step " + count_text(event.step),
                     event.detail.empty() ? event.name : event.name + ": " + event.detail});
   }
-  return rows_table("Events", rows);
+  return rows_table("events", "Events", rows);
 }
 
 // ---- samples ----
-
-// At most `count` of n places, evenly spread, the first and last among them.
-std::vector<std::size_t> spread(std::size_t n, std::size_t count) {
-  std::vector<std::size_t> places;
-  count = std::min(n, count);
-  for (std::size_t i = 0; i < count; ++i) {
-    places.push_back(count > 1 ? i * (n - 1) / (count - 1) : n - 1);
-  }
-  return places;
-}
 
 std::string sample_group(const std::vector<SampleMetrics>& samples, std::size_t begin,
                          std::size_t end, bool open) {
@@ -132,9 +162,9 @@ std::string sample_group(const std::vector<SampleMetrics>& samples, std::size_t 
 }  // namespace
 
 std::string report_tables(const ReportInput& input) {
-  const std::string pair =
-      rows_table("Model", input.model) + rows_table("Environment", input.environment);
-  return bits_table(input) +
+  const std::string pair = rows_table("model", "Model", input.model) +
+                           rows_table("environment", "Environment", input.environment);
+  return bits_table(input) + evaluation_history(input.history.evals) +
          (pair.empty() ? "" : "<section class=\"pair\">\n" + pair + "</section>\n") +
          event_table(input.history.events);
 }
@@ -146,7 +176,7 @@ std::string report_samples(const ReportInput& input) {
   for (std::size_t i = 0; i < samples.size(); ++i) {
     if (i == 0 || samples[i].step != samples[i - 1].step) groups.push_back(i);
   }
-  std::string html = "<section class=\"card\"><h2>Samples</h2>\n";
+  std::string html = "<section class=\"card\" id=\"samples\"><h2>Samples</h2>\n";
   std::vector<std::size_t> shown = spread(groups.size(), kMaxSampledSteps);
   std::reverse(shown.begin(), shown.end());
   for (const std::size_t g : shown) {

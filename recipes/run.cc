@@ -12,14 +12,15 @@
 #include "quern/data/prefetch.h"
 #include "quern/data/tokenizer.h"
 #include "quern/recipes/describe.h"
+#include "quern/recipes/environment.h"
 #include "quern/recipes/evaluate.h"
 #include "quern/recipes/generate.h"
 #include "quern/recipes/internal/units.h"
 #include "quern/recipes/metrics.h"
 #include "quern/recipes/probe.h"
 #include "quern/recipes/progress_line.h"
-#include "quern/recipes/report.h"
 #include "quern/recipes/run_log.h"
+#include "quern/recipes/run_report.h"
 #include "quern/recipes/trainer.h"
 
 namespace quern {
@@ -80,7 +81,10 @@ class Run {
 
  private:
   void restore(const std::vector<fs::path>& checkpoints);
-  void log_step(const StepReport& report, double seconds);
+  void log_environment();
+  void log_step(const StepReport& report, double seconds, double data_seconds);
+  template <class F>
+  void timed(const char* phase, F&& f);
   void do_evaluate(i64 max_tokens);
   void write_samples();
   void save();
@@ -112,6 +116,7 @@ Run::Run(const Recipe& recipe, fs::path folder, RunData data)
   if (checkpoints.empty()) {
     if (!recipe_.train.init_from.empty()) trainer_.start_from(recipe_.train.init_from);
     log_.emplace(folder_, 0);
+    log_environment();
     return;
   }
   restore(checkpoints);
@@ -119,6 +124,21 @@ Run::Run(const Recipe& recipe, fs::path folder, RunData data)
   const RunHistory history = read_metrics(folder_ / "metrics.jsonl");
   if (!history.steps.empty()) elapsed_before_ = history.steps.back().elapsed_s;
   log_->append(EventMetrics{trainer_.progress().step, "resumed", ""});
+  log_environment();
+}
+
+void Run::log_environment() {
+  EnvironmentMetrics m{trainer_.progress().step, describe_environment()};
+  m.rows.emplace_back("product rate", internal::short_text(product_rate_) + " FLOP/s");
+  log_->append(m);
+}
+
+// Runs it, and writes down how long it took.
+template <class F>
+void Run::timed(const char* phase, F&& f) {
+  const double begin = seconds_now();
+  f();
+  log_->append(PhaseMetrics{trainer_.progress().step, phase, seconds_now() - begin});
 }
 
 void Run::restore(const std::vector<fs::path>& checkpoints) {
@@ -145,13 +165,16 @@ ExitCode Run::go() {
     if (stop_signal != 0) return interrupted();
     const double begin = seconds_now();
     StepReport step;
+    double data_seconds = 0;
     try {
-      step = trainer_.step(batches.next());
+      const Batch batch = batches.next();
+      data_seconds = seconds_now() - begin;
+      step = trainer_.step(batch);
     } catch (const NumericalError&) {
       halted();
       throw;
     }
-    log_step(step, seconds_now() - begin);
+    log_step(step, seconds_now() - begin, data_seconds);
     const i64 done = trainer_.progress().step;
     if (done == t.steps) break;
     if (every(t.eval_every, done)) do_evaluate(t.eval_max_tokens);
@@ -162,7 +185,7 @@ ExitCode Run::go() {
   return finish();
 }
 
-void Run::log_step(const StepReport& report, double seconds) {
+void Run::log_step(const StepReport& report, double seconds, double data_seconds) {
   StepMetrics m;
   m.step = trainer_.progress().step;
   m.tokens_seen = trainer_.progress().tokens_seen;
@@ -171,6 +194,9 @@ void Run::log_step(const StepReport& report, double seconds) {
   m.lr = report.lr;
   m.grad_norm = report.grad_norm;
   m.seconds = seconds;
+  m.data_s = data_seconds;
+  m.forward_backward_s = report.forward_backward_s;
+  m.optimizer_s = report.optimizer_s;
   m.tokens_per_s = double(report.tokens) / seconds;
   m.share_of_peak =
       flops_per_token(recipe_.model, recipe_.data.sequence_length) * m.tokens_per_s / product_rate_;
@@ -192,9 +218,11 @@ void Run::log_step(const StepReport& report, double seconds) {
 
 void Run::do_evaluate(i64 max_tokens) {
   if (data_.validation.empty()) return;
-  EvalMetrics m =
-      evaluate(trainer_.model(), data_.validation,
-               {recipe_.data.sequence_length, recipe_.train.micro_batch_sequences, max_tokens});
+  EvalMetrics m;
+  timed("evaluation", [&] {
+    m = evaluate(trainer_.model(), data_.validation,
+                 {recipe_.data.sequence_length, recipe_.train.micro_batch_sequences, max_tokens});
+  });
   m.step = trainer_.progress().step;
   log_->append(m);
   line_.eval(m);
@@ -206,38 +234,26 @@ void Run::write_samples() {
     GenerateOptions options;
     options.tokens = recipe_.train.sample_tokens;
     options.seed = std::uint64_t(recipe_.train.seed);
-    log_->append(SampleMetrics{trainer_.progress().step, prompt,
-                               generate(trainer_.model(), *data_.tokenizer, prompt, options)});
+    std::string text;
+    timed("sampling",
+          [&] { text = generate(trainer_.model(), *data_.tokenizer, prompt, options); });
+    log_->append(SampleMetrics{trainer_.progress().step, prompt, text});
   }
 }
 
 void Run::save() {
   const i64 step = trainer_.progress().step;
   if (step == saved_step_) return;
-  save_checkpoint(folder_, trainer_.model(), trainer_.optimizer(), trainer_.progress(),
-                  {to_text(recipe_), data_.tokenizer_sha256});
-  prune_checkpoints(folder_, recipe_.train.keep_checkpoints);
+  timed("saving", [&] {
+    save_checkpoint(folder_, trainer_.model(), trainer_.optimizer(), trainer_.progress(),
+                    {to_text(recipe_), data_.tokenizer_sha256});
+    prune_checkpoints(folder_, recipe_.train.keep_checkpoints);
+  });
   saved_step_ = step;
 }
 
 void Run::report(bool finished) {
-  ReportInput input;
-  input.title = fs::absolute(folder_ / "").parent_path().filename().string();
-  input.history = read_metrics(folder_ / "metrics.jsonl");
-  input.total_steps = recipe_.train.steps;
-  input.finished = finished;
-  input.recipe_text = to_text(recipe_);
-  input.model = rows_of(describe_model(recipe_.model, recipe_.data.sequence_length));
-  input.environment = describe_environment();
-  input.environment.emplace_back("product rate", internal::short_text(product_rate_) + " FLOP/s");
-  if (!recipe_.data.validation.empty()) {
-    // A corpus may come with what general-purpose compressors make of its validation text.
-    const fs::path tokens = fs::path(recipe_.data.validation[0]).parent_path();
-    input.compressors = read_compressors(tokens.parent_path() / "compressors.json");
-  }
-  input.sample_command = "quern generate " + folder_.string() + " --prompt \"The\"";
-  input.resume_command = "quern resume " + folder_.string();
-  write_report(folder_ / "report.html", input);
+  timed("reporting", [&] { write_run_report(folder_, finished); });
 }
 
 void Run::halted() {

@@ -21,11 +21,6 @@ std::size_t class_of(double load) {
   return std::size_t(std::lower_bound(kBounds.begin(), kBounds.end(), load) - kBounds.begin());
 }
 
-std::string class_name(double load) {
-  if (!std::isfinite(load)) return "unknown";
-  return load <= 0 ? "dead" : "h" + std::to_string(class_of(load));
-}
-
 std::string number(double x) {
   char text[32];
   std::snprintf(text, sizeof text, "%.4g", x);
@@ -67,7 +62,7 @@ void draw_cells(const std::vector<std::vector<double>>& load, const Grid& grid, 
   std::vector<std::pair<std::string, std::string>> shared;  // class, path of all its cells
   for (std::size_t l = 0; l < grid.layers; ++l) {
     for (std::size_t e = 0; e < std::min(load[l].size(), grid.experts); ++e) {
-      const std::string name = class_name(load[l][e]), cell = grid.cell(l, e);
+      const std::string name = load_class(load[l][e]), cell = grid.cell(l, e);
       if (titled) {
         svg += "<path class=\"" + name + "\" d=\"" + cell + "\"><title>layer " + std::to_string(l) +
                ", expert " + std::to_string(e) + ": " + fixed_text(load[l][e], 2) +
@@ -101,6 +96,11 @@ void draw_labels(const Grid& grid, std::string& svg) {
 }
 
 }  // namespace
+
+std::string load_class(double load) {
+  if (!std::isfinite(load)) return "unknown";
+  return load <= 0 ? "dead" : "h" + std::to_string(class_of(load));
+}
 
 std::string svg_heatmap(const std::vector<std::vector<double>>& load) {
   const Grid grid = grid_of(load);

@@ -78,6 +78,7 @@ bool y_range(const Plot& plot, Axis& axis) {
   const double middle = at(0.5);
   axis.low = std::max(values.front(), at(0.01) - 3 * (middle - at(0.01)));
   axis.high = std::min(values.back(), at(0.99) + 3 * (at(0.99) - middle));
+  if (plot.whole) axis.low = values.front(), axis.high = values.back();
   for (const PlotReference& reference : plot.references) {
     axis.low = std::min(axis.low, reference.y);
     axis.high = std::max(axis.high, reference.y);
@@ -167,6 +168,15 @@ std::string value_text(double value, int decimals) {
   return decimals < 0 ? short_text(value) : fixed_text(value, decimals);
 }
 
+void draw_marks(const Plot& plot, const Axis& x, std::string& svg) {
+  for (const PlotMark& mark : plot.marks) {
+    const std::string at = coordinate(x.place(mark.x));
+    svg += "<path class=\"mark " + mark.style + (mark.notch > 0 ? " notch" : "") + "\" d=\"M" + at +
+           " " + coordinate(kBottom) + "V" +
+           coordinate(mark.notch > 0 ? kBottom - mark.notch : kTop) + "\"/>";
+  }
+}
+
 // The points the tooltips speak of, evenly spread over the line that has most.
 std::vector<double> tooltip_steps(const Plot& plot) {
   const PlotLine* longest = &plot.lines.front();
@@ -220,6 +230,7 @@ std::string svg_plot(const Plot& plot) {
   svg += "<svg x=\"" + coordinate(kLeft - 4) + "\" y=\"" + coordinate(kTop - 4) + "\" width=\"" +
          coordinate(kRight - kLeft + 8) + "\" height=\"" + coordinate(kBottom - kTop + 8) +
          "\" viewBox=\"" + box + "\">";
+  draw_marks(plot, x, svg);
   for (const PlotLine& line : plot.lines) draw_line(line, x, y, svg);
   svg += "</svg>";
   for (const PlotReference& reference : plot.references) draw_reference_name(reference, y, svg);

@@ -154,6 +154,9 @@ void EventFile::append(const StepMetrics& m) {
                     {"train/grad_norm", m.grad_norm},
                     {"speed/tokens_per_s", m.tokens_per_s},
                     {"speed/share_of_peak", m.share_of_peak},
+                    {"seconds/data", m.data_s},
+                    {"seconds/forward_backward", m.forward_backward_s},
+                    {"seconds/optimizer", m.optimizer_s},
                     {"memory/resident_bytes", double(m.memory_bytes)}};
   if (!m.expert_load.empty()) {
     values.emplace_back("experts/load_max_over_mean", m.load_max_over_mean);
@@ -177,6 +180,16 @@ void EventFile::append(const SampleMetrics& m) {
 
 void EventFile::append(const EventMetrics& m) {
   text(m.step, "events/" + tag_part(m.name), m.detail.empty() ? m.name : m.detail);
+}
+
+void EventFile::append(const PhaseMetrics& m) {
+  scalars(m.step, {{"seconds/" + tag_part(m.name), m.seconds}});
+}
+
+void EventFile::append(const EnvironmentMetrics& m) {
+  std::string table = "| | |\n|---|---|\n";
+  for (const auto& [what, value] : m.rows) table += "| " + what + " | " + value + " |\n";
+  text(m.step, "environment", table);
 }
 
 void EventFile::write(const std::string& message) {

@@ -32,6 +32,8 @@ class EventFile {
   void append(const EvalMetrics& metrics);
   void append(const SampleMetrics& metrics);
   void append(const EventMetrics& metrics);
+  void append(const PhaseMetrics& metrics);
+  void append(const EnvironmentMetrics& metrics);
 
  private:
   void write(const std::string& message);

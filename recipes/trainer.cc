@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 #include "quern/recipes/trainer.h"
 
+#include <chrono>
 #include <cmath>
 
 #include "quern/autograd/ops/elementwise.h"
@@ -27,6 +28,10 @@ BatchScheduleOptions batch_schedule_of(const Recipe& r) {
   return {ramp ? r.train.batch_sequences_start : r.train.batch_sequences, r.train.batch_sequences,
           ramp ? r.train.batch_rampup_tokens : 0, r.train.lanes * r.train.micro_batch_sequences,
           r.data.sequence_length};
+}
+
+double seconds_now() {
+  return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
 }
 
 i64 count_labels(const Tensor& labels) {
@@ -115,6 +120,7 @@ StepReport Trainer::step(const Batch& batch) {
   const i64 counted = count_labels(batch.labels);
   StepReport report;
   report.tokens = batch.tokens.numel();
+  const double begin = seconds_now();
   for (Parameter* p : parameters_) p->clear_grad();
   for (i64 lane = 0; lane < recipe_.train.lanes; ++lane) {
     for (i64 first = lane * lane_size; first < (lane + 1) * lane_size; first += micro) {
@@ -123,6 +129,8 @@ StepReport Trainer::step(const Batch& batch) {
     lanes_.add_lane(lane);
   }
   lanes_.finish();
+  const double differentiated = seconds_now();
+  report.forward_backward_s = differentiated - begin;
   report.grad_norm = global_norm(parameters_);
   report.lr = lr_schedule_.lr(progress_.step);
   if (!std::isfinite(report.loss) || !std::isfinite(report.grad_norm)) {
@@ -134,6 +142,7 @@ StepReport Trainer::step(const Batch& batch) {
   }
   const double max_norm = recipe_.optim.max_grad_norm;
   optimizer_.step(report.lr, max_norm > 0 ? clip_scale(report.grad_norm, max_norm) : 1);
+  report.optimizer_s = seconds_now() - differentiated;
   ++progress_.step;
   progress_.tokens_seen += report.tokens;
   progress_.next_sample += sequences;

@@ -22,6 +22,7 @@ struct StepReport {
   double grad_norm = 0;  // before clipping
   double lr = 0;
   i64 tokens = 0;
+  double forward_backward_s = 0, optimizer_s = 0;  // of this step
   std::vector<std::vector<i64>> expert_load;  // [MoE layers][experts], tokens sent
 };
 

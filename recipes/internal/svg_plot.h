@@ -6,6 +6,8 @@
 #include <string>
 #include <vector>
 
+#include "quern/recipes/load_history.h"
+
 namespace quern::internal {
 
 struct Point {
@@ -26,11 +28,21 @@ struct PlotReference {
   bool label_below = false;
 };
 
+// Something that happened at a step: a line across the plot, or a notch of some height at
+// its foot.
+struct PlotMark {
+  double x = 0;
+  std::string style;  // CSS class, as of a line
+  double notch = 0;   // 0: across
+};
+
 struct Plot {
   std::vector<PlotLine> lines;  // the last one is drawn on top
   std::vector<PlotReference> references;
+  std::vector<PlotMark> marks;
   int decimals = 3;  // of values in tooltips; -1: short, with k, M, or as 8e-04
   bool from_zero = false;
+  bool whole = false;  // outliers too, which otherwise do not stretch the axis
   bool log_y = false;  // values <= 0 are gaps
 };
 
@@ -40,6 +52,12 @@ std::string svg_plot(const Plot& plot);
 // load: [layers][experts], mean 1; at most kMaxHeatmapCells cells are drawn, whole layers first.
 constexpr std::size_t kMaxHeatmapCells = 16384;
 std::string svg_heatmap(const std::vector<std::vector<double>>& load);
+
+// The same over time, a picture for each layer; as many layers as there is room for.
+std::string svg_load_history(const LoadHistory& loads);
+
+// The CSS class of a load: "dead", "h0" .. "h6" from little to much, "unknown".
+std::string load_class(double load);
 
 // At most max_points (>= 4) of them: the least and greatest of each stretch, so that spikes stay.
 std::vector<Point> downsampled(const std::vector<Point>& points, std::size_t max_points);

@@ -47,6 +47,9 @@ StepMetrics step_metrics(i64 step) {
           .lr = 1e-3 / 3,
           .grad_norm = 0.7,
           .seconds = 0.25,
+          .data_s = 0.01,
+          .forward_backward_s = 0.2,
+          .optimizer_s = 0.03,
           .tokens_per_s = 16384,
           .share_of_peak = 0.41,
           .elapsed_s = 0.25 * double(step),
@@ -62,6 +65,8 @@ TEST_F(MetricsTest, ComesBackAsWritten) {
   out.append(step_metrics(1));
   out.append(EvalMetrics{1, 2.25, 3.5, {{"gospels", 2.5, 1000, 250}, {"novel", 2.0, 900, 240}}});
   out.append(SampleMetrics{1, "In the \"beginning\"\n", "\tthere was \xE2\x82\xAC"});
+  out.append(PhaseMetrics{1, "saving", 1.5});
+  out.append(EnvironmentMetrics{1, {{"kernels", "avx2"}, {"threads", "2"}}});
   const RunHistory history = read_metrics(log());
   ASSERT_EQ(history.steps.size(), 1u);
   const StepMetrics& step = history.steps[0];
@@ -73,6 +78,9 @@ TEST_F(MetricsTest, ComesBackAsWritten) {
   EXPECT_EQ(step.lr, expected.lr);
   EXPECT_EQ(step.grad_norm, expected.grad_norm);
   EXPECT_EQ(step.seconds, expected.seconds);
+  EXPECT_EQ(step.data_s, expected.data_s);
+  EXPECT_EQ(step.forward_backward_s, expected.forward_backward_s);
+  EXPECT_EQ(step.optimizer_s, expected.optimizer_s);
   EXPECT_EQ(step.tokens_per_s, expected.tokens_per_s);
   EXPECT_EQ(step.share_of_peak, expected.share_of_peak);
   EXPECT_EQ(step.elapsed_s, expected.elapsed_s);
@@ -94,6 +102,28 @@ TEST_F(MetricsTest, ComesBackAsWritten) {
   ASSERT_EQ(history.events.size(), 1u);
   EXPECT_EQ(history.events[0].name, "started");
   EXPECT_EQ(history.events[0].detail, "2 threads");
+  ASSERT_EQ(history.phases.size(), 1u);
+  EXPECT_EQ(history.phases[0].name, "saving");
+  EXPECT_EQ(history.phases[0].seconds, 1.5);
+  ASSERT_EQ(history.environments.size(), 1u);
+  EXPECT_EQ(history.environments[0].rows, (std::vector<std::pair<std::string, std::string>>{
+                                              {"kernels", "avx2"}, {"threads", "2"}}));
+  ASSERT_EQ(history.loads.spans().size(), 1u);
+  EXPECT_EQ(history.loads.spans()[0].load, expected.expert_load);
+}
+
+TEST_F(MetricsTest, LogsWithoutPhasesAreRead) {
+  MetricsLog(log(), 0).append(step_metrics(1));
+  std::string older = text();
+  for (const char* key : {"data_s", "forward_backward_s", "optimizer_s"}) {
+    const std::size_t begin = older.find(std::string("\"") + key);
+    older.erase(begin, older.find(',', begin) + 1 - begin);
+  }
+  write(older);
+  const RunHistory history = read_metrics(log());
+  ASSERT_EQ(history.steps.size(), 1u);
+  EXPECT_EQ(history.steps[0].data_s, 0);
+  EXPECT_EQ(history.steps[0].seconds, 0.25);
 }
 
 TEST_F(MetricsTest, LinesReachTheFileAtOnce) {

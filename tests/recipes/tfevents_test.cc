@@ -92,6 +92,8 @@ TEST_F(EventFileTest, EveryMetricHasItsTag) {
   file.append(EvalMetrics{7, 2.25, 3.5, {{"a/b\xFF.txt", 2.5, 9, 3}}});
   file.append(SampleMetrics{7, "In the\nbeginning", " was"});
   file.append(EventMetrics{7, "skipped", "loss not finite"});
+  file.append(PhaseMetrics{7, "saving", 0.5});
+  file.append(EnvironmentMetrics{7, {{"kernels", "avx2"}}});
   std::set<std::string> tags;
   for (const EventRecord& event : only_file()) {
     for (const EventValue& value : event.values) {
@@ -108,12 +110,14 @@ TEST_F(EventFileTest, EveryMetricHasItsTag) {
       }
     }
   }
-  EXPECT_EQ(tags, (std::set<std::string>{
-                      "train/loss", "train/aux_loss", "train/lr", "train/grad_norm",
-                      "speed/tokens_per_s", "speed/share_of_peak", "memory/resident_bytes",
-                      "experts/load_max_over_mean", "experts/dead", "validation/loss",
-                      "validation/bits_per_byte", "validation_bits_per_byte/a_b\xEF\xBF\xBD.txt",
-                      "samples/In the_beginning", "events/skipped"}));
+  EXPECT_EQ(tags,
+            (std::set<std::string>{
+                "train/loss", "train/aux_loss", "train/lr", "train/grad_norm", "speed/tokens_per_s",
+                "speed/share_of_peak", "seconds/data", "seconds/forward_backward",
+                "seconds/optimizer", "seconds/saving", "environment", "memory/resident_bytes",
+                "experts/load_max_over_mean", "experts/dead", "validation/loss",
+                "validation/bits_per_byte", "validation_bits_per_byte/a_b\xEF\xBF\xBD.txt",
+                "samples/In the_beginning", "events/skipped"}));
 }
 
 TEST_F(EventFileTest, LaterFilesSortAfterOlderOnes) {
