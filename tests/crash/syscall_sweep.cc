@@ -4,9 +4,8 @@
 // writes half of its bytes; once, or for ever after. Then: the program ends as train.on_save_error
 // says, the checkpoint before or the new one is whole, the run goes on from it and ends with the
 // bytes of a run that nothing happened to, and nothing unfinished is left after the next save.
-#include <unistd.h>
-
 #include <CLI/CLI.hpp>
+#include <algorithm>
 #include <cstdio>
 #include <fstream>
 #include <sstream>
@@ -40,6 +39,7 @@ struct Options {
   std::vector<std::string> policies = {"halt", "warn"};
   std::vector<std::string> spans = {"once", "lasting"};
   long cases = 0;  // evenly spread over all; 0: all
+  bool whole_run = false;
   fs::path folder;
 };
 
@@ -66,69 +66,85 @@ bool mentions(const Call& call, std::int64_t step) {
   return call.path.find(step_name(step)) != std::string::npos;
 }
 
+// Of all calls those of the save that is swept, with what it makes durable first and deletes last.
+std::vector<Call> save_in(const std::vector<Call>& all) {
+  size_t begin = 0, end = 0;
+  while (begin < all.size() && !mentions(all[begin], kSwept)) ++begin;
+  while (begin > 0 && all[begin - 1].name == "fsync") --begin;
+  for (size_t i = begin; i < all.size() && !mentions(all[i], kLast); ++i) {
+    if (all[i].path.find("/checkpoints") != std::string::npos) end = i + 1;
+  }
+  return {all.begin() + std::ptrdiff_t(begin), all.begin() + std::ptrdiff_t(end)};
+}
+
 class Sweep {
  public:
-  Sweep(const Workspace& work, const std::string& policy, Tally& tally);
-  const std::vector<Call>& calls() const { return save_; }
+  Sweep(const Workspace& work, const std::string& policy, bool whole_run, Tally& tally);
+  const std::vector<Call>& calls() const { return calls_; }
   void run(const Case& c);
 
  private:
   Environment shim(const Call& call, const std::string& kind, bool lasts) const;
+  std::vector<Call> counted(const fs::path& log, const std::string& what) const;
+  void make_template(const Call& end);
   void start_over() const;
+  std::vector<std::string> command() const;
   std::string judge_faulty(const Case& c, const Outcome& outcome) const;
-  std::string judge_rest(const Case& c, const Outcome& outcome) const;
+  std::string judge_left(const Case& c, const Outcome& outcome) const;
+  std::string judge_rest() const;
 
-  const Workspace& work_;
   Tally& tally_;
-  fs::path run_, template_, reference_;
-  std::vector<Call> save_;  // the calls of the save that is swept
+  bool whole_run_;
+  fs::path run_, template_, reference_, recipe_;
+  std::vector<Call> calls_;  // those that are swept
 };
 
-// The template is a run that ended right before that save, so that a case need not begin earlier.
-Sweep::Sweep(const Workspace& work, const std::string& policy, Tally& tally)
-    : work_(work),
-      tally_(tally),
+Sweep::Sweep(const Workspace& work, const std::string& policy, bool whole_run, Tally& tally)
+    : tally_(tally),
+      whole_run_(whole_run),
       run_(work / "run"),
       template_(work / ("template_" + policy)),
       reference_(work / ("reference_" + policy)) {
   Toy toy{.steps = kLast};
   if (policy != "halt") toy.more_train = "  on_save_error: \"" + policy + "\"\n";
-  const fs::path recipe = work.recipe(policy + ".textproto", toy);
-  const fs::path log = work / (policy + ".calls");
-  const auto train = [&](const Environment& environment) {
-    std::error_code ignored;
-    fs::remove_all(run_, ignored);
-    return quern({"train", recipe, "--run-dir", run_}, environment);
-  };
+  recipe_ = work.recipe(policy + ".textproto", toy);
+  std::error_code ignored;
+  fs::remove_all(run_, ignored);
+  const std::vector<Call> all = counted(work / (policy + ".calls"), "the uninterrupted run");
+  fs::rename(run_, reference_);
+  const auto first = std::ranges::find_if(all, [](const Call& c) { return mentions(c, kSwept); });
+  if (first == all.end()) throw std::runtime_error("the run's log shows no save");
+  if (whole_run) {
+    calls_ = all;
+    return;
+  }
+  make_template(*first);
+  start_over();
+  const std::vector<Call> rest = counted(work / (policy + ".rest"), "resumed without faults");
+  const std::string differs = difference(run_, reference_);
+  if (!differs.empty()) throw std::runtime_error("resumed without faults: " + differs);
+  calls_ = save_in(rest);
+}
+
+// The calls that the run makes from here to its end.
+std::vector<Call> Sweep::counted(const fs::path& log, const std::string& what) const {
   Environment counting = shim({}, "none", false);
   counting["QUERN_FAULT_LOG"] = log;
-  const Outcome whole = train(counting);
-  if (whole.code != 0) throw std::runtime_error("the uninterrupted run: " + whole.str());
-  fs::rename(run_, reference_);
+  const Outcome outcome = quern(command(), counting);
+  if (outcome.code != 0) throw std::runtime_error(what + ": " + outcome.str());
+  return read_calls(log);
+}
 
-  Call first;
-  for (const Call& c : read_calls(log)) {
-    if (mentions(c, kSwept) && first.number == 0) first = c;
-  }
-  if (first.number == 0) throw std::runtime_error("the run's log shows no save");
-  const Outcome ended = train(shim(first, "crash", false));
+// A run that ended right before the save that is swept, so that a case need not begin earlier.
+void Sweep::make_template(const Call& end) {
+  const Outcome ended = quern(command(), shim(end, "crash", false));
   if (ended.code != 137) throw std::runtime_error("the run before the save: " + ended.str());
   fs::rename(run_, template_);
+}
 
-  fs::remove(log);
-  start_over();
-  const Outcome resumed = quern({"resume", run_}, counting);
-  const std::string differs = difference(run_, reference_);
-  if (resumed.code != 0 || !differs.empty()) {
-    throw std::runtime_error("resumed without faults: " + resumed.str() + " " + differs);
-  }
-  const std::vector<Call> all = read_calls(log);
-  size_t begin = 0, end = 0;
-  while (begin < all.size() && !mentions(all[begin], kSwept)) ++begin;
-  for (size_t i = begin; i < all.size() && !mentions(all[i], kLast); ++i) {
-    if (all[i].path.find("/checkpoints") != std::string::npos) end = i + 1;
-  }
-  save_.assign(all.begin() + std::ptrdiff_t(begin), all.begin() + std::ptrdiff_t(end));
+std::vector<std::string> Sweep::command() const {
+  if (fs::exists(run_ / "recipe.textproto")) return {"resume", run_};
+  return {"train", recipe_, "--run-dir", run_};
 }
 
 Environment Sweep::shim(const Call& call, const std::string& kind, bool lasts) const {
@@ -143,14 +159,15 @@ Environment Sweep::shim(const Call& call, const std::string& kind, bool lasts) c
 
 void Sweep::start_over() const {
   fs::remove_all(run_);
-  fs::copy(template_, run_, fs::copy_options::recursive);
+  if (!whole_run_) fs::copy(template_, run_, fs::copy_options::recursive);
 }
 
 void Sweep::run(const Case& c) {
   start_over();
-  const Outcome faulty = quern({"resume", run_}, shim(c.call, c.kind, c.lasts));
+  const Outcome faulty = quern(command(), shim(c.call, c.kind, c.lasts));
   std::string wrong = judge_faulty(c, faulty);
-  if (wrong.empty()) wrong = judge_rest(c, faulty);
+  if (wrong.empty()) wrong = judge_left(c, faulty);
+  if (wrong.empty()) wrong = judge_rest();
   tally_.add(c.kind + (c.lasts ? ", lasting" : "") + ", " + c.policy);
   if (!wrong.empty()) tally_.fail(c.str() + ": " + wrong + "; it had ended with " + faulty.str());
 }
@@ -163,25 +180,35 @@ std::string Sweep::judge_faulty(const Case& c, const Outcome& outcome) const {
   if (c.kind == "short") return outcome.code == 0 ? "" : "did not write the rest";
   // Tidying up may be tried again later; a file that was synced and then fails to close is whole.
   const bool harmless = !c.lasts && (c.call.name == "unlink" || c.call.name == "close");
-  if (outcome.code == 3 && (c.policy == "halt" || c.lasts)) {
+  const bool may_stop = c.policy == "halt" || c.lasts || whole_run_;
+  if (outcome.code == 3 && may_stop) {
     return outcome.last_line().starts_with("quern: ") ? "" : "says why in more than one line";
   }
   if (outcome.code == 0 && harmless) return "";
-  if (outcome.code == 0 && c.policy == "warn") return warned ? "" : "gave no warning";
+  if (outcome.code == 0 && (c.policy == "warn" || whole_run_))
+    return warned ? "" : "gave no warning";
   return "unexpected exit code";
 }
 
-// What it left, and that the run goes on.
-std::string Sweep::judge_rest(const Case& c, const Outcome& outcome) const {
+// What it left.
+std::string Sweep::judge_left(const Case& c, const Outcome& outcome) const {
+  const auto published = checkpoints(run_);
+  if (whole_run_ && published.empty()) return "";
   const Verified left = verify(run_);
   if (left.outcome.code != 0) return "no whole checkpoint is left: " + left.outcome.str();
-  const bool ended_well = outcome.code == 0;
-  if (ended_well ? left.step != kLast
-                 : left.step != kBefore && left.step != kSwept &&
-                       !(c.policy == "warn" && left.step == kLast)) {
-    return "the newest whole checkpoint is of step " + std::to_string(left.step);
-  }
-  const Outcome rest = quern({"resume", run_});
+  const auto is_one_of = [&](std::initializer_list<std::int64_t> steps) {
+    return std::ranges::find(steps, left.step) != steps.end();
+  };
+  const bool right = outcome.code == 0               ? left.step == kLast
+                     : whole_run_                    ? left.step == published.rbegin()->first
+                     : c.policy == "warn" && c.lasts ? is_one_of({kBefore, kSwept, kLast})
+                                                     : is_one_of({kBefore, kSwept});
+  return right ? "" : "the newest whole checkpoint is of step " + std::to_string(left.step);
+}
+
+// That the run goes on.
+std::string Sweep::judge_rest() const {
+  const Outcome rest = quern(command());
   if (rest.code != 0) return "does not go on: " + rest.str();
   const std::string differs = difference(run_, reference_);
   if (!differs.empty()) return differs;
@@ -218,13 +245,13 @@ int campaign(const Options& options) {
   Tally tally;
   const double start = seconds_now();
   for (const std::string& policy : options.policies) {
-    Sweep sweep(work, policy, tally);
+    Sweep sweep(work, policy, options.whole_run, tally);
     std::vector<Case> cases = cases_of(options, policy, sweep.calls());
     const size_t total = cases.size();
     const size_t wanted =
         options.cases > 0 ? size_t(options.cases) / options.policies.size() + 1 : total;
-    if (tally.count("calls of the save") == 0) {
-      tally.add("calls of the save", std::int64_t(sweep.calls().size()));
+    if (tally.count("calls") == 0) {
+      tally.add("calls", std::int64_t(sweep.calls().size()));
     }
     for (size_t i = 0; i < std::min(wanted, total); ++i) {
       sweep.run(cases[wanted < total ? i * total / wanted : i]);
@@ -245,6 +272,7 @@ int main(int argc, char** argv) {
   app.add_option("--policy", options.policies, "halt, warn; default: both");
   app.add_option("--span", options.spans, "once, lasting; default: both");
   app.add_option("--cases", options.cases, "this many, evenly spread; 0: all");
+  app.add_flag("--whole-run", options.whole_run, "every call from the start of the run to its end");
   app.add_option("--folder", options.folder, "where to work");
   CLI11_PARSE(app, argc, argv);
   try {
