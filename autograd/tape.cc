@@ -51,6 +51,7 @@ void Tape::add_gradient(i64 index, const Tensor& gradient) {
 
 Var Tape::parameter(Parameter& p) {
   Var v(p.value);
+  parameter_ = &p;
   if (recording_) v.slot_ = add_slot(p.value, &p);
   return v;
 }
@@ -74,12 +75,36 @@ std::vector<Var> Tape::record_many(const char* op, std::vector<Var> inputs, std:
   bool wanted = false;
   for (const Var& v : inputs) wanted = wanted || v.requires_grad();
   for (Tensor& y : ys) outputs.emplace_back(std::move(y));
+  std::string module;
+  if (watch_ != nullptr) {
+    module = module_of_operation();
+    for (const Var& v : outputs) {
+      if (watch_->output) watch_->output(op, module, v.value());
+    }
+  }
+  parameter_ = nullptr;
   if (!recording_ || !wanted) return outputs;
-  Node node{op, {}, {}, std::move(backward)};
+  Node node{op, {}, {}, std::move(backward), std::move(module)};
   for (const Var& v : inputs) node.inputs.push_back(v.slot_);
   for (Var& v : outputs) node.outputs.push_back(v.slot_ = add_slot(v.value()));
   nodes_.push_back(std::move(node));
   return outputs;
+}
+
+// An operation with a parameter belongs to the layer of that name, without its ".weight".
+std::string Tape::module_of_operation() {
+  if (parameter_ == nullptr) return module_ == nullptr ? "" : *module_;
+  const std::string& name = parameter_->name;
+  return name.ends_with(".weight") ? name.substr(0, name.size() - 7) : name;
+}
+
+void Tape::show_gradients(const Node& node) const {
+  for (const i64 index : node.inputs) {
+    if (index < 0) continue;
+    const Slot& slot = slots_[size_t(index)];
+    const Tensor& gradient = slot.parameter != nullptr ? slot.parameter->grad : slot.grad;
+    if (gradient.defined()) watch_->gradient(node.op, node.module, slot.parameter, gradient);
+  }
 }
 
 void Tape::backward(const Var& root, double seed) {
@@ -105,6 +130,7 @@ void Tape::backward(std::span<const Var> roots, std::span<const Tensor> dys) {
     if (!reached) continue;
     Grads grads(*this, node.inputs);
     node.backward(outputs, grads);
+    if (watch_ != nullptr && watch_->gradient) show_gradients(node);
   }
 }
 
@@ -120,22 +146,24 @@ std::vector<Var> recompute(
   std::vector<Tensor> kept;
   {
     Tape silent(false);
+    silent.set_watch(tape.watch());
     for (const Var& v : segment(silent, inputs, true)) values.push_back(v.value());
   }
   for (const Var& v : inputs) kept.push_back(v.value());
-  return tape.record_many(
-      "recompute", std::move(inputs), std::move(values),
-      [kept, segment = std::move(segment)](std::span<const Tensor> dys, Grads& d) {
-        Tape inner;
-        std::vector<Var> leaves;
-        for (const Tensor& value : kept) leaves.push_back(inner.input(value));
-        const std::vector<Var> outputs = segment(inner, leaves, false);
-        inner.backward(outputs, dys);
-        for (size_t i = 0; i < leaves.size(); ++i) {
-          const Tensor gradient = inner.grad(leaves[i]);
-          if (d.wants(int(i)) && gradient.defined()) d.pass(int(i), gradient);
-        }
-      });
+  return tape.record_many("recompute", std::move(inputs), std::move(values),
+                          [kept, segment = std::move(segment), watch = tape.watch()](
+                              std::span<const Tensor> dys, Grads& d) {
+                            Tape inner;
+                            inner.set_watch(watch);
+                            std::vector<Var> leaves;
+                            for (const Tensor& value : kept) leaves.push_back(inner.input(value));
+                            const std::vector<Var> outputs = segment(inner, leaves, false);
+                            inner.backward(outputs, dys);
+                            for (size_t i = 0; i < leaves.size(); ++i) {
+                              const Tensor gradient = inner.grad(leaves[i]);
+                              if (d.wants(int(i)) && gradient.defined()) d.pass(int(i), gradient);
+                            }
+                          });
 }
 
 }  // namespace quern

@@ -67,6 +67,18 @@ using Backward = std::function<void(const Tensor& dy, Grads& d)>;
 // dys[i] holds nothing where no gradient reached output i.
 using BackwardMany = std::function<void(std::span<const Tensor> dys, Grads& d)>;
 
+// Sees each operation of a tape as it runs: to find where a number went wrong or, in tests, to make
+// it go wrong. `module` is the part of the model at work, "model.layers.1.mlp".
+struct TapeWatch {
+  // After an operation, each of its outputs.
+  std::function<void(const char* op, const std::string& module, const Tensor& y)> output;
+  // After its backward, each gradient it wrote or added to; of a parameter, or of a value between
+  // two operations (null).
+  std::function<void(const char* op, const std::string& module, const Parameter* parameter,
+                     const Tensor& gradient)>
+      gradient;
+};
+
 // Belongs to one thread. A tape that does not record serves inference: its Vars are constants.
 class Tape {
  public:
@@ -75,6 +87,25 @@ class Tape {
   Tape& operator=(const Tape&) = delete;
 
   bool recording() const { return recording_; }
+
+  // Nobody watches at first (null). The watch must outlive the tape.
+  void set_watch(const TapeWatch* watch) { watch_ = watch; }
+  const TapeWatch* watch() const { return watch_; }
+
+  // Names the module that the operations until its end belong to. Borrows the name.
+  class Scope {
+   public:
+    Scope(Tape& tape, const std::string& module) : tape_(tape), outer_(tape.module_) {
+      tape.module_ = &module;
+    }
+    ~Scope() { tape_.module_ = outer_; }
+    Scope(const Scope&) = delete;
+    Scope& operator=(const Scope&) = delete;
+
+   private:
+    Tape& tape_;
+    const std::string* outer_;
+  };
 
   // The parameter as a Var; backward adds to its gradient.
   Var parameter(Parameter& p);
@@ -109,11 +140,17 @@ class Tape {
     std::vector<i64> inputs;   // slots, -1 for constants
     std::vector<i64> outputs;  // slots
     BackwardMany backward;
+    std::string module;  // only where somebody watches
   };
   i64 add_slot(const Tensor& value, Parameter* parameter = nullptr);
   void add_gradient(i64 slot, const Tensor& gradient);
+  std::string module_of_operation();
+  void show_gradients(const Node& node) const;
 
   bool recording_;
+  const TapeWatch* watch_ = nullptr;
+  const std::string* module_ = nullptr;
+  const Parameter* parameter_ = nullptr;  // the one asked for since the last operation
   std::vector<Slot> slots_;
   std::vector<Node> nodes_;
 };

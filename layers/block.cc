@@ -4,22 +4,17 @@
 #include "quern/autograd/ops/elementwise.h"
 
 namespace quern {
-namespace {
-
-std::string layer_name(i64 index) { return "model.layers." + std::to_string(index); }
-
-}  // namespace
 
 Block::Block(const ModelConfig& c, i64 index, DType dtype)
-    : input_layernorm(layer_name(index) + ".input_layernorm", c.hidden_size, c.rms_norm_eps, dtype),
-      self_attn(c, layer_name(index) + ".self_attn", dtype),
-      post_attention_layernorm(layer_name(index) + ".post_attention_layernorm", c.hidden_size,
-                               c.rms_norm_eps, dtype) {
-  const std::string name = layer_name(index) + ".mlp";
+    : name("model.layers." + std::to_string(index)),
+      input_layernorm(name + ".input_layernorm", c.hidden_size, c.rms_norm_eps, dtype),
+      self_attn(c, name + ".self_attn", dtype),
+      post_attention_layernorm(name + ".post_attention_layernorm", c.hidden_size, c.rms_norm_eps,
+                               dtype) {
   if (is_moe_layer(c, index)) {
-    moe.emplace(c, name, dtype);
+    moe.emplace(c, name + ".mlp", dtype);
   } else {
-    dense.emplace(name, c.hidden_size, c.intermediate_size, ParamKind::dense_ffn, dtype);
+    dense.emplace(name + ".mlp", c.hidden_size, c.intermediate_size, ParamKind::dense_ffn, dtype);
   }
 }
 
@@ -34,6 +29,7 @@ BlockOutput Block::feed_forward(Tape& tape, const Var& a, i64 sequences) const {
 }
 
 BlockOutput Block::forward(Tape& tape, const Var& x, const AttentionContext& context) const {
+  const Tape::Scope scope(tape, name);
   const Var attended = self_attn.forward(tape, input_layernorm.forward(tape, x), context);
   BlockOutput out = feed_forward(tape, ops::add(tape, x, attended), context.batch);
   out.attn_out = attended.value();

@@ -26,6 +26,7 @@ struct Block {
                 i64 past) const;
   void visit(const ParamVisitor& visitor);
 
+  std::string name;  // "model.layers.<index>"
   RmsNorm input_layernorm;
   Mla self_attn;
   RmsNorm post_attention_layernorm;

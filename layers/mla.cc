@@ -14,7 +14,8 @@ constexpr double kLatentNormEps = 1e-6;
 }  // namespace
 
 Mla::Mla(const ModelConfig& c, const std::string& name, DType dtype)
-    : heads(c.num_attention_heads),
+    : name(name),
+      heads(c.num_attention_heads),
       nope(c.qk_nope_head_dim),
       rope_dim(c.qk_rope_head_dim),
       value(c.v_head_dim),
@@ -55,6 +56,7 @@ Mla::KeyParts Mla::key_parts(Tape& tape, const Var& x, const AttentionContext& c
 }
 
 Var Mla::forward(Tape& tape, const Var& x, const AttentionContext& context) const {
+  const Tape::Scope scope(tape, name);
   const i64 batch = context.batch, seq = context.seq;
   const Var q = queries(tape, x, context);              // [tokens, heads, nope + rope]
   const KeyParts keys = key_parts(tape, x, context);    // [tokens, latent], [tokens, 1, rope]

@@ -33,6 +33,7 @@ struct Mla {
 
   void visit(const ParamVisitor& visitor);
 
+  std::string name;
   i64 heads, nope, rope_dim, value, latent;
   double scale;
   bool compress_queries;

@@ -15,6 +15,7 @@ struct Mlp {
   Var forward(Tape& tape, const Var& x) const;
   void visit(const ParamVisitor& visitor);
 
+  std::string name;
   mutable Parameter gate_up;     // [2 * width, hidden], gate first
   Parameter gate_proj, up_proj;  // slices of gate_up
   Linear down_proj;

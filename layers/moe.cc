@@ -7,7 +7,8 @@
 namespace quern {
 
 Moe::Moe(const ModelConfig& c, const std::string& name, DType dtype)
-    : top_k(c.num_experts_per_tok),
+    : name(name),
+      top_k(c.num_experts_per_tok),
       n_group(c.topk_method == "group_limited_greedy" ? c.n_group : 1),
       topk_group(c.topk_method == "group_limited_greedy" ? c.topk_group : 1),
       normalise(c.norm_topk_prob && c.num_experts_per_tok > 1),
@@ -38,6 +39,7 @@ Moe::Moe(const ModelConfig& c, const std::string& name, DType dtype)
 }
 
 MoeOutput Moe::forward(Tape& tape, const Var& x, i64 sequences) const {
+  const Tape::Scope scope(tape, name);
   const Var logits = gate.forward(tape, x);       // [tokens, experts]
   const Var scores = ops::softmax(tape, logits);  // [tokens, experts]
   const Tensor ids = ops::top_k_columns(scores.value(), top_k, n_group, topk_group);

@@ -36,6 +36,7 @@ struct Moe {
   MoeOutput forward(Tape& tape, const Var& x, i64 sequences) const;
   void visit(const ParamVisitor& visitor);
 
+  std::string name;
   i64 top_k, n_group, topk_group;
   bool normalise, seq_aux;
   double scaling, alpha;

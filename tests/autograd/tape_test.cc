@@ -3,6 +3,9 @@
 
 #include <gtest/gtest.h>
 
+#include <string>
+#include <vector>
+
 #include "quern/autograd/ops/elementwise.h"
 #include "quern/autograd/ops/matmul.h"
 #include "quern/autograd/random.h"
@@ -108,6 +111,43 @@ TEST(Random, DependsOnSeedPurposeAndIndexAlone) {
   }
   EXPECT_NEAR(sum / 1e5, 0, 0.02);
   EXPECT_NEAR(squares / 1e5, 1, 0.02);
+}
+
+// With the modules that scopes and parameters name; the inner run of a recomputed segment too.
+TEST(Tape, AWatchSeesOperationsAndGradientsInOrder) {
+  for (const bool again : {false, true}) {
+    std::vector<std::string> seen;
+    TapeWatch watch;
+    watch.output = [&](const char* op, const std::string& module, const Tensor& y) {
+      seen.push_back(module + " " + op + " " + y.shape().str());
+    };
+    watch.gradient = [&](const char* op, const std::string& module, const Parameter* p,
+                         const Tensor& gradient) {
+      seen.push_back((p == nullptr ? "before " : p->name + " in ") + module + " " + op + " " +
+                     gradient.shape().str());
+    };
+    Parameter w("a.w.weight", {3, 2}, ParamKind::attention, DType::f64);
+    const std::string outer = "a", inner = "a.b";
+    const auto segment = [&](Tape& tape, std::span<const Var> in, bool) {
+      const Tape::Scope scope(tape, inner);
+      return std::vector<Var>{ops::scale(tape, in[0], 2)};
+    };
+    Tape tape;
+    tape.set_watch(&watch);
+    const Tape::Scope scope(tape, outer);
+    const Var x = ops::linear(tape, Var(random_tensor({4, 2}, DType::f64, 1)), tape.parameter(w));
+    const Var y =
+        again ? recompute(tape, {x}, segment)[0] : segment(tape, std::vector<Var>{x}, true)[0];
+    tape.backward(ops::sum(tape, y));
+    std::vector<std::string> expected = {"a.w linear [4, 3]", "a.b scale [4, 3]"};
+    if (again) expected.push_back("a recompute [4, 3]");
+    expected.insert(expected.end(), {"a sum []", "before a sum [4, 3]"});
+    if (again) expected.push_back("a.b scale [4, 3]");
+    expected.push_back("before a.b scale [4, 3]");
+    if (again) expected.push_back("before a recompute [4, 3]");
+    expected.push_back("a.w.weight in a.w linear [3, 2]");
+    EXPECT_EQ(seen, expected) << again;
+  }
 }
 
 }  // namespace
