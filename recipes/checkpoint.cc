@@ -37,6 +37,9 @@ void describe(Hdf5Writer& file, const Model& model, const Progress& progress,
   file.set_attribute("/", "step", progress.step);
   file.set_attribute("/", "tokens_seen", progress.tokens_seen);
   file.set_attribute("/", "next_sample", progress.next_sample);
+  if (!progress.guard_state.empty()) {
+    file.set_attribute("/", "guard_state", progress.guard_state);
+  }
 }
 
 // Nothing reaches libhdf5, which damaged bytes can crash, before its hash is found to be the one
@@ -101,8 +104,10 @@ auto as_checkpoint_error(F&& f) {
 }
 
 Progress read_progress(const Hdf5Reader& file) {
+  const bool guarded = file.has_attribute("/", "guard_state");
   return {file.attribute_i64("/", "step"), file.attribute_i64("/", "tokens_seen"),
-          file.attribute_i64("/", "next_sample")};
+          file.attribute_i64("/", "next_sample"),
+          guarded ? file.attribute_text("/", "guard_state") : ""};
 }
 
 Progress read_checkpoint(const fs::path& checkpoint, Model& model, AdamW& optimizer) {

@@ -22,7 +22,8 @@ namespace quern {
 struct Progress {
   i64 step = 0;  // steps done
   i64 tokens_seen = 0;
-  i64 next_sample = 0;  // global number of the next sequence
+  i64 next_sample = 0;      // global number of the next sequence
+  std::string guard_state;  // of the numerical guard, see NumericalGuard::state()
 };
 
 // What names the run in every checkpoint.

@@ -32,9 +32,10 @@ std::string lr_text(double lr) {
 }
 
 std::vector<Part> parts_of(const StepMetrics& m, i64 total_steps, double bits_per_byte,
-                           double eta_s) {
+                           double eta_s, i64 refused) {
   std::vector<Part> parts;
   parts.push_back({"step " + std::to_string(m.step) + "/" + std::to_string(total_steps), 0});
+  if (refused > 0) parts.push_back({"refused " + std::to_string(refused), 2});
   parts.push_back({"loss " + (std::isfinite(m.loss) ? fixed_text(m.loss, 3) : "not finite"), 1});
   if (std::isfinite(bits_per_byte)) {
     parts.push_back({"val " + fixed_text(bits_per_byte, 3) + " bpb", 2});
@@ -62,8 +63,8 @@ std::string joined(const std::vector<Part>& parts) {
 }  // namespace
 
 std::string progress_text(const StepMetrics& metrics, i64 total_steps, double bits_per_byte,
-                          double eta_s, int width) {
-  std::vector<Part> parts = parts_of(metrics, total_steps, bits_per_byte, eta_s);
+                          double eta_s, int width, i64 refused) {
+  std::vector<Part> parts = parts_of(metrics, total_steps, bits_per_byte, eta_s, refused);
   std::string text = joined(parts);
   while (width > 0 && text.size() > std::size_t(width) && parts.size() > 1) {
     parts.erase(std::max_element(parts.begin(), parts.end(),
@@ -90,7 +91,7 @@ void ProgressLine::step(const StepMetrics& metrics) {
   if (!terminal_) {
     if (!last && metrics.step % log_every_ != 0) return;
     std::fprintf(out_, "%s\n",
-                 progress_text(metrics, total_steps_, bits_per_byte_, eta, 0).c_str());
+                 progress_text(metrics, total_steps_, bits_per_byte_, eta, 0, refused_).c_str());
     std::fflush(out_);
     return;
   }
@@ -98,7 +99,8 @@ void ProgressLine::step(const StepMetrics& metrics) {
   if (!last && !live_.empty() && now - drawn_ < kRedraw) return;
   drawn_ = now;
   // One column stays free: terminals wrap when the last one is written.
-  draw(progress_text(metrics, total_steps_, bits_per_byte_, eta, std::max(columns() - 1, 1)));
+  draw(progress_text(metrics, total_steps_, bits_per_byte_, eta, std::max(columns() - 1, 1),
+                     refused_));
 }
 
 void ProgressLine::eval(const EvalMetrics& metrics) { bits_per_byte_ = metrics.bits_per_byte; }
@@ -109,6 +111,11 @@ void ProgressLine::note(std::string_view line) {
   std::fprintf(out_, "%.*s\n", int(line.size()), line.data());
   if (!live.empty()) draw(live);
   std::fflush(out_);
+}
+
+void ProgressLine::refused(std::string_view line) {
+  ++refused_;
+  note(line);
 }
 
 void ProgressLine::finish() {

@@ -85,11 +85,36 @@ struct TrainRecipe {
   bool operator==(const TrainRecipe&) const = default;
 };
 
+// What keeps bad numbers out of the weights. Loss and gradient norm of every step are looked at
+// before the optimizer touches anything; a step that is refused leaves no trace in weights or
+// moments, and counts for nothing: not in lr, not in the batch size, not in train.steps.
+struct GuardRecipe {
+  // Where the loss or a gradient is not finite:
+  //   skip      its batch is passed over, as if the data did not have it
+  //   rollback  back to the last checkpoint, and over all data from there to this batch
+  //   halt      exit code 4, with the last good step saved
+  std::string on_bad_step = "skip";
+  std::int64_t max_consecutive_skips = 5;  // skips, or rollbacks, in a row; one more halts
+  // The same for a step whose loss or gradient norm is far above the recent ones; off: any finite
+  // number is good. It is off because max_grad_norm already bounds what one batch can do.
+  std::string on_spike = "off";
+  // Far above: more than spike_zscore robust standard deviations (1.4826 times the median distance
+  // from the median) above the median of the last spike_window good steps; before there are so
+  // many, nothing is. Norms are compared by their logarithms, since they scatter by factors. The
+  // deviation counts as at least 1 % of the loss, and 10 % of the norm.
+  double spike_zscore = 10.0;
+  std::int64_t spike_window = 128;
+  std::int64_t keep_batches = 20;  // of refused steps, the newest, in RUN/bad_steps
+
+  bool operator==(const GuardRecipe&) const = default;
+};
+
 struct Recipe {
   ModelConfig model;
   DataRecipe data;
   OptimRecipe optim;
   TrainRecipe train;
+  GuardRecipe guard;
 
   bool operator==(const Recipe&) const = default;
 };

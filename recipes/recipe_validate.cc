@@ -134,6 +134,23 @@ void check_train(const Recipe& recipe) {
   }
 }
 
+void check_policy(const char* key, const std::string& policy, bool may_be_off) {
+  if (policy == "skip" || policy == "rollback" || policy == "halt") return;
+  if (may_be_off && policy == "off") return;
+  refuse(key, may_be_off ? "off, skip, rollback or halt" : "skip, rollback or halt",
+         "'" + policy + "'");
+}
+
+void check_guard(const Recipe& recipe) {
+  const GuardRecipe& g = recipe.guard;
+  check_policy("guard.on_bad_step", g.on_bad_step, false);
+  check_range("guard.max_consecutive_skips", g.max_consecutive_skips, 1, 1'000'000);
+  check_policy("guard.on_spike", g.on_spike, true);
+  check_range("guard.spike_zscore", g.spike_zscore, 1.0, 1e6);
+  check_range("guard.spike_window", g.spike_window, 8, 1024);
+  check_range("guard.keep_batches", g.keep_batches, 0, 1'000'000);
+}
+
 }  // namespace
 
 void validate(const Recipe& recipe) {
@@ -141,6 +158,7 @@ void validate(const Recipe& recipe) {
   check_data(recipe);
   check_train(recipe);
   check_optim(recipe);
+  check_guard(recipe);
 }
 
 }  // namespace quern

@@ -11,6 +11,7 @@
 #include "quern/data/atomic_file.h"
 #include "quern/data/prefetch.h"
 #include "quern/data/tokenizer.h"
+#include "quern/recipes/bad_steps.h"
 #include "quern/recipes/describe.h"
 #include "quern/recipes/environment.h"
 #include "quern/recipes/evaluate.h"
@@ -76,7 +77,7 @@ RunData open_data(const Recipe& recipe) {
 
 class Run {
  public:
-  Run(const Recipe& recipe, fs::path folder, RunData data);
+  Run(const Recipe& recipe, fs::path folder, RunData data, const StepHooks& hooks);
   ExitCode go();
 
  private:
@@ -85,11 +86,14 @@ class Run {
   void log_step(const StepReport& report, double seconds, double data_seconds);
   template <class F>
   void timed(const char* phase, F&& f);
+  void prefetch();
+  void refused(const StepReport& report, const Batch& batch);
+  void roll_back(const BadStep& bad);
+  [[noreturn]] void halt(const StepReport& report, const fs::path& kept);
   void do_evaluate(i64 max_tokens);
   void write_samples();
   void save();
   void report(bool finished);
-  void halted();
   ExitCode interrupted();
   ExitCode finish();
 
@@ -103,13 +107,14 @@ class Run {
   i64 saved_step_ = -1;
   std::optional<RunLog> log_;
   ProgressLine line_;
+  std::optional<Prefetcher> batches_;
 };
 
-Run::Run(const Recipe& recipe, fs::path folder, RunData data)
+Run::Run(const Recipe& recipe, fs::path folder, RunData data, const StepHooks& hooks)
     : folder_(std::move(folder)),
       recipe_(recipe),
       data_(std::move(data)),
-      trainer_(recipe, data_.sampler),
+      trainer_(recipe, data_.sampler, hooks),
       product_rate_(measure_product_rate()),
       line_(recipe.train.steps, recipe.train.log_every, stdout) {
   const std::vector<fs::path> checkpoints = list_checkpoints(folder_);
@@ -159,20 +164,18 @@ ExitCode Run::go() {
   const TrainRecipe& t = recipe_.train;
   catch_signals();
   start_ = seconds_now();
-  const i64 first = trainer_.progress().step;
-  Prefetcher batches([this](i64 step) { return trainer_.batch_of(step); }, first, 2);
+  if (may_roll_back(recipe_.guard) && trainer_.progress().step == 0) save();
+  prefetch();
   while (trainer_.progress().step < t.steps) {
     if (stop_signal != 0) return interrupted();
     const double begin = seconds_now();
-    StepReport step;
-    double data_seconds = 0;
-    try {
-      const Batch batch = batches.next();
-      data_seconds = seconds_now() - begin;
-      step = trainer_.step(batch);
-    } catch (const NumericalError&) {
-      halted();
-      throw;
+    const Batch batch = batches_->next();
+    const double data_seconds = seconds_now() - begin;
+    const StepReport step = trainer_.step(batch);
+    if (step.bad) {
+      refused(step, batch);
+      prefetch();
+      continue;
     }
     log_step(step, seconds_now() - begin, data_seconds);
     const i64 done = trainer_.progress().step;
@@ -183,6 +186,52 @@ ExitCode Run::go() {
     if (every(t.eval_every, done) || every(t.checkpoint_every, done)) report(false);
   }
   return finish();
+}
+
+// Batches from where the trainer stands.
+void Run::prefetch() {
+  batches_.reset();
+  batches_.emplace([this, passed_over = trainer_.passed_over()](
+                       i64 step) { return trainer_.batch_of(step, passed_over); },
+                   trainer_.progress().step, 2);
+}
+
+void Run::refused(const StepReport& report, const Batch& batch) {
+  const BadStep& bad = *report.bad;
+  const std::string why = reason_of(bad);
+  fs::path kept;
+  try {
+    kept = keep_bad_batch(folder_, *data_.sampler, data_.tokenizer ? &*data_.tokenizer : nullptr,
+                          batch, report, recipe_.guard.keep_batches);
+  } catch (const IoError& error) {
+    line_.note(std::string("the batch could not be kept: ") + error.what());
+  }
+  if (bad.action == BadStepAction::halt) halt(report, kept);
+  if (bad.action == BadStepAction::rollback) return roll_back(bad);
+  // Of the step that was tried: should the run go on from the one before, it will skip again.
+  log_->append(EventMetrics{bad.step, "skipped", samples_of(bad) + ": " + why});
+  line_.refused("step " + std::to_string(bad.step) + " skipped " + samples_of(bad) + ": " + why);
+}
+
+void Run::roll_back(const BadStep& bad) {
+  const fs::path checkpoint = rollback_target(folder_, recipe_.train.checkpoint_every);
+  const Progress to = read_checkpoint_info(checkpoint).progress;
+  trainer_.roll_back(checkpoint, bad);
+  saved_step_ = to.step;
+  log_->roll_back(to.step, rollback_text(bad, to));
+  line_.refused("rolled back " + rollback_text(bad, to));
+}
+
+void Run::halt(const StepReport& report, const fs::path& kept) {
+  const BadStep& bad = *report.bad;
+  line_.finish();
+  save();
+  log_->append(EventMetrics{bad.step, "halted", samples_of(bad) + ": " + reason_of(bad)});
+  this->report(false);
+  std::printf("step %lld, the last good one, is saved in %s%s%s\n",
+              static_cast<long long>(trainer_.progress().step), folder_.c_str(),
+              kept.empty() ? "" : "; the batch is in ", kept.c_str());
+  throw halt_error(report, recipe_.guard, folder_);
 }
 
 void Run::log_step(const StepReport& report, double seconds, double data_seconds) {
@@ -256,15 +305,6 @@ void Run::report(bool finished) {
   timed("reporting", [&] { write_run_report(folder_, finished); });
 }
 
-void Run::halted() {
-  line_.finish();
-  save();
-  log_->append(EventMetrics{trainer_.progress().step, "halted", "not finite"});
-  report(false);
-  std::printf("step %lld, the last good one, is saved in %s\n",
-              static_cast<long long>(trainer_.progress().step), folder_.c_str());
-}
-
 ExitCode Run::interrupted() {
   line_.finish();
   save();
@@ -321,7 +361,7 @@ void choose_steps(Recipe& recipe, const RunData& data) {
 
 }  // namespace
 
-ExitCode train_run(Recipe recipe, const fs::path& run) {
+ExitCode train_run(Recipe recipe, const fs::path& run, const StepHooks& hooks) {
   if (fs::exists(run / "recipe.textproto")) {
     throw ConfigError({.file = run.string(),
                        .what = "this folder already holds a run",
@@ -336,13 +376,13 @@ ExitCode train_run(Recipe recipe, const fs::path& run) {
   if (recipe.train.steps == 0) choose_steps(recipe, data);
   validate(recipe);
   if (data.tokenizer) data.tokenizer->save(run / "tokenizer.json");
-  Run started(recipe, run, std::move(data));
+  Run started(recipe, run, std::move(data), hooks);
   // From here on the folder holds a run, whose files are known to fit together.
   write_file_atomically(run / "recipe.textproto", to_text(recipe));
   return started.go();
 }
 
-ExitCode resume_run(const fs::path& run) {
+ExitCode resume_run(const fs::path& run, const StepHooks& hooks) {
   if (!fs::exists(run / "recipe.textproto")) {
     throw ConfigError({.file = run.string(), .what = "no run in this folder"});
   }
@@ -352,7 +392,7 @@ ExitCode resume_run(const fs::path& run) {
   }
   const Recipe recipe = load_recipe((run / "recipe.textproto").string());
   use_threads(recipe.train.threads);
-  return Run(recipe, run, open_data(recipe)).go();
+  return Run(recipe, run, open_data(recipe), hooks).go();
 }
 
 }  // namespace quern

@@ -3,6 +3,7 @@
 // reporting on the way. The folder holds
 //   recipe.textproto   the resolved recipe        tokenizer.json   a copy
 //   metrics.jsonl, events/, report.html           checkpoints/step-000400/
+//   bad_steps/         batches of steps that the numerical guard refused
 //   finished           once the last step is saved
 #pragma once
 
@@ -11,13 +12,14 @@
 
 #include "quern/autograd/error.h"
 #include "quern/recipes/recipe.h"
+#include "quern/recipes/trainer.h"
 
 namespace quern {
 
 // Starts a run. Throws ConfigError when the folder already holds one.
-ExitCode train_run(Recipe recipe, const std::filesystem::path& run);
+ExitCode train_run(Recipe recipe, const std::filesystem::path& run, const StepHooks& hooks = {});
 
 // Goes on from the newest checkpoint, or from the start where there is none yet.
-ExitCode resume_run(const std::filesystem::path& run);
+ExitCode resume_run(const std::filesystem::path& run, const StepHooks& hooks = {});
 
 }  // namespace quern

@@ -4,6 +4,7 @@
 #pragma once
 
 #include <filesystem>
+#include <vector>
 
 #include "quern/recipes/metrics.h"
 #include "quern/recipes/tfevents.h"
@@ -14,7 +15,18 @@ class RunLog {
  public:
   // resume_step as for MetricsLog. Throws as MetricsLog and EventFile do.
   RunLog(const std::filesystem::path& run, i64 resume_step)
-      : log_(run / "metrics.jsonl", resume_step), events_(run / "events", resume_step) {}
+      : run_(run), log_(run / "metrics.jsonl", resume_step), events_(run / "events", resume_step) {}
+
+  // The run goes back to after `step`: the log loses later steps and what happened in them, except
+  // other rollbacks to that step. Logs `why` of the step after it, so that a run which resumes from
+  // there, and will roll back again, logs it once.
+  void roll_back(i64 step, const std::string& why) {
+    std::erase_if(rollbacks_, [step](const EventMetrics& e) { return e.step != step + 1; });
+    rollbacks_.push_back({step + 1, "rolled_back", why});
+    log_ = MetricsLog(run_ / "metrics.jsonl", step);
+    events_ = EventFile(run_ / "events", step);
+    for (const EventMetrics& event : rollbacks_) append(event);
+  }
 
   template <class Metrics>
   void append(const Metrics& metrics) {
@@ -23,6 +35,8 @@ class RunLog {
   }
 
  private:
+  std::filesystem::path run_;
+  std::vector<EventMetrics> rollbacks_;  // of this process, to one step
   MetricsLog log_;
   EventFile events_;
 };

@@ -2,7 +2,6 @@
 #include "quern/recipes/trainer.h"
 
 #include <chrono>
-#include <cmath>
 
 #include "quern/autograd/ops/elementwise.h"
 #include "quern/autograd/ops/loss.h"
@@ -78,7 +77,7 @@ std::shared_ptr<const Sampler> make_sampler(const Recipe& recipe) {
                                          recipe.data.mask_across_documents);
 }
 
-Trainer::Trainer(const Recipe& recipe, std::shared_ptr<const Sampler> sampler)
+Trainer::Trainer(const Recipe& recipe, std::shared_ptr<const Sampler> sampler, StepHooks hooks)
     : recipe_(recipe),
       sampler_(std::move(sampler)),
       model_(recipe.model),
@@ -86,7 +85,9 @@ Trainer::Trainer(const Recipe& recipe, std::shared_ptr<const Sampler> sampler)
       optimizer_(make_optimizer(recipe.optim, parameters_)),
       lr_schedule_(lr_schedule_of(recipe)),
       batch_schedule_(batch_schedule_of(recipe)),
-      lanes_(parameters_, recipe.train.lanes) {
+      lanes_(parameters_, recipe.train.lanes),
+      guard_(recipe.guard),
+      hooks_(std::move(hooks)) {
   model_.initialise(std::uint64_t(recipe.train.seed));
 }
 
@@ -108,55 +109,97 @@ void Trainer::start_from(const std::filesystem::path& checkpoint) {
 
 void Trainer::restore(const std::filesystem::path& checkpoint) {
   progress_ = load_checkpoint(checkpoint, model_, optimizer_);
+  next_sample_ = progress_.next_sample;
+  guard_.set_state(progress_.guard_state);
 }
 
-Batch Trainer::batch_of(i64 step) const {
-  return sampler_->batch(batch_schedule_.first_sample(step), batch_schedule_.sequences(step));
+void Trainer::roll_back(const std::filesystem::path& checkpoint, const BadStep& bad) {
+  progress_ = load_checkpoint(checkpoint, model_, optimizer_);
+  next_sample_ = bad.first_sample + bad.sequences;
+  guard_.set_state_after_rollback(progress_.guard_state);
+}
+
+Batch Trainer::batch_of(i64 step, i64 passed_over) const {
+  return sampler_->batch(batch_schedule_.first_sample(step) + passed_over,
+                         batch_schedule_.sequences(step));
 }
 
 StepReport Trainer::step(const Batch& batch) {
-  const i64 sequences = batch.tokens.dim(0), micro = recipe_.train.micro_batch_sequences;
-  const i64 lane_size = sequences / recipe_.train.lanes;
-  const i64 counted = count_labels(batch.labels);
   StepReport report;
-  report.tokens = batch.tokens.numel();
   const double begin = seconds_now();
-  for (Parameter* p : parameters_) p->clear_grad();
-  for (i64 lane = 0; lane < recipe_.train.lanes; ++lane) {
-    for (i64 first = lane * lane_size; first < (lane + 1) * lane_size; first += micro) {
-      run_micro_batch(batch, first, micro, counted, report);
-    }
-    lanes_.add_lane(lane);
-  }
-  lanes_.finish();
+  compute_gradients(batch, report, nullptr);
   const double differentiated = seconds_now();
   report.forward_backward_s = differentiated - begin;
   report.grad_norm = global_norm(parameters_);
   report.lr = lr_schedule_.lr(progress_.step);
-  if (!std::isfinite(report.loss) || !std::isfinite(report.grad_norm)) {
-    throw NumericalError({.key = "step " + std::to_string(progress_.step + 1),
-                          .what = "loss or gradients are not finite",
-                          .actual = "loss " + std::to_string(report.loss) + ", gradient norm " +
-                                    std::to_string(report.grad_norm),
-                          .hint = "a lower optim.lr or a longer optim.warmup_steps often helps"});
+  // Nothing below this line runs on a step that the guard refuses.
+  if (const auto symptom = guard_.examine(report.loss, report.aux_loss, report.grad_norm)) {
+    report.bad = refuse(batch, *symptom);
+    return report;
   }
   const double max_norm = recipe_.optim.max_grad_norm;
   optimizer_.step(report.lr, max_norm > 0 ? clip_scale(report.grad_norm, max_norm) : 1);
   report.optimizer_s = seconds_now() - differentiated;
   ++progress_.step;
   progress_.tokens_seen += report.tokens;
-  progress_.next_sample += sequences;
+  progress_.next_sample = next_sample_ += batch.tokens.dim(0);
+  guard_.accept(progress_.step, report.loss, report.grad_norm);
+  progress_.guard_state = guard_.state();
   return report;
+}
+
+BadStep Trainer::refuse(const Batch& batch, const Symptom& symptom) {
+  BadStep bad{.step = progress_.step + 1,
+              .first_sample = next_sample_,
+              .sequences = batch.tokens.dim(0),
+              .what = symptom.what};
+  if (!symptom.spike) bad.place = find_fault(batch);
+  bad.action = guard_.refuse(symptom, bad.step);
+  bad.in_a_row = guard_.in_a_row();
+  if (bad.action == BadStepAction::skip) next_sample_ += bad.sequences;
+  return bad;
+}
+
+// Computes the step again, with the same bits, and looks at every number on the way.
+std::string Trainer::find_fault(const Batch& batch) {
+  FaultFinder finder(parameters_);
+  finder.look_at_weights();
+  if (!finder.fault().empty()) return finder.fault();
+  StepReport again;
+  compute_gradients(batch, again, &finder);
+  finder.look_at_sums();
+  if (!finder.fault().empty()) return finder.fault();
+  return "every number was finite when the step was computed again: a fault of memory or "
+         "processor?";
+}
+
+void Trainer::compute_gradients(const Batch& batch, StepReport& report, FaultFinder* finder) {
+  const i64 sequences = batch.tokens.dim(0), micro = recipe_.train.micro_batch_sequences;
+  const i64 lane_size = sequences / recipe_.train.lanes;
+  const i64 counted = count_labels(batch.labels);
+  report.tokens = batch.tokens.numel();
+  for (Parameter* p : parameters_) p->clear_grad();
+  for (i64 lane = 0; lane < recipe_.train.lanes; ++lane) {
+    const TapeWatch hook = hooks_.watch ? hooks_.watch(next_sample_, lane) : TapeWatch();
+    const TapeWatch watch = finder != nullptr ? finder->after(hook) : hook;
+    const bool watched = watch.output || watch.gradient;
+    for (i64 first = lane * lane_size; first < (lane + 1) * lane_size; first += micro) {
+      run_micro_batch(batch, first, micro, counted, watched ? &watch : nullptr, report);
+    }
+    lanes_.add_lane(lane);
+  }
+  lanes_.finish();
 }
 
 // The loss is the step's mean: each token weighs 1 / counted, each sequence's balance loss
 // 1 / sequences, so that neither depends on how the step is cut.
 void Trainer::run_micro_batch(const Batch& batch, i64 first, i64 count, i64 counted,
-                              StepReport& report) {
+                              const TapeWatch* watch, StepReport& report) {
   const Tensor labels = batch.labels.rows(first, first + count);
   const Tensor first_key =
       recipe_.data.mask_across_documents ? batch.doc_start.rows(first, first + count) : Tensor();
   Tape tape;
+  tape.set_watch(watch);
   const ModelOutput out = model_.forward(tape, batch.tokens.rows(first, first + count), first_key,
                                          {.recompute = recipe_.train.recompute});
   const Var nll = ops::linear_cross_entropy(tape, out.hidden, tape.parameter(model_.head()),

@@ -2,7 +2,10 @@
 // One training step, and the state it advances.
 #pragma once
 
+#include <functional>
 #include <memory>
+#include <optional>
+#include <string>
 #include <vector>
 
 #include "quern/data/sampler.h"
@@ -12,9 +15,28 @@
 #include "quern/optim/lanes.h"
 #include "quern/optim/lr_schedule.h"
 #include "quern/recipes/checkpoint.h"
+#include "quern/recipes/fault_finder.h"
+#include "quern/recipes/guard.h"
 #include "quern/recipes/recipe.h"
 
 namespace quern {
+
+// A step that the guard refused. Weights, moments and progress are those of the step before.
+struct BadStep {
+  i64 step = 0;          // the one that was tried, from 1
+  i64 first_sample = 0;  // of its batch
+  i64 sequences = 0;
+  BadStepAction action = BadStepAction::skip;
+  i64 in_a_row = 0;   // skips or rollbacks, this one included
+  std::string what;   // "loss is not finite"
+  std::string place;  // the first bad tensor and its layer; empty for spikes
+};
+
+// Sees the operations of a step's lanes: for tests, which put faults in. `first_sample` tells
+// batches apart, since a step may be tried with several.
+struct StepHooks {
+  std::function<TapeWatch(i64 first_sample, i64 lane)> watch;
+};
 
 struct StepReport {
   double loss = 0;       // nats per counted token
@@ -24,6 +46,7 @@ struct StepReport {
   i64 tokens = 0;
   double forward_backward_s = 0, optimizer_s = 0;  // of this step
   std::vector<std::vector<i64>> expert_load;  // [MoE layers][experts], tokens sent
+  std::optional<BadStep> bad;                 // set: nothing was learnt from this batch
 };
 
 // A step is cut into lanes and those into micro-batches: gradients are summed within a lane in
@@ -31,13 +54,16 @@ struct StepReport {
 class Trainer {
  public:
   // With random weights. `recipe.train.steps` must be known.
-  Trainer(const Recipe& recipe, std::shared_ptr<const Sampler> sampler);
+  Trainer(const Recipe& recipe, std::shared_ptr<const Sampler> sampler, StepHooks hooks = {});
 
-  // The batch of a step, a function of the step alone; may run on another thread.
-  Batch batch_of(i64 step) const;
+  // The batch of a step after so many sequences that were passed over, a function of these two
+  // alone; may run on another thread.
+  Batch batch_of(i64 step, i64 passed_over = 0) const;
+  // Sequences that skips and rollbacks have passed over so far.
+  i64 passed_over() const { return next_sample_ - batch_schedule_.first_sample(progress_.step); }
 
-  // Advances by one step. Throws NumericalError, with the state untouched, when the loss or the
-  // gradient norm is not finite.
+  // Advances by one step; or refuses it, and then the report says why and what is to be done. After
+  // a skip the next batch is that of the same step, with passed_over() as it is now.
   StepReport step(const Batch& batch);
 
   Model& model() { return model_; }
@@ -51,9 +77,17 @@ class Trainer {
   void start_from(const std::filesystem::path& checkpoint);
   // Goes on from a checkpoint of this run.
   void restore(const std::filesystem::path& checkpoint);
+  // What a refused step with BadStepAction::rollback asks for: back to a checkpoint of this run,
+  // and over the data from there to the end of the refused batch.
+  void roll_back(const std::filesystem::path& checkpoint, const BadStep& bad);
 
  private:
-  void run_micro_batch(const Batch& batch, i64 first, i64 count, i64 counted, StepReport& report);
+  // Fills Parameter::grad, and the sums of the report.
+  void compute_gradients(const Batch& batch, StepReport& report, FaultFinder* finder);
+  void run_micro_batch(const Batch& batch, i64 first, i64 count, i64 counted,
+                       const TapeWatch* watch, StepReport& report);
+  BadStep refuse(const Batch& batch, const Symptom& symptom);
+  std::string find_fault(const Batch& batch);
 
   Recipe recipe_;
   std::shared_ptr<const Sampler> sampler_;
@@ -63,7 +97,10 @@ class Trainer {
   LrSchedule lr_schedule_;
   BatchSchedule batch_schedule_;
   LaneTree lanes_;
-  Progress progress_;
+  NumericalGuard guard_;
+  StepHooks hooks_;
+  Progress progress_;    // after the last good step
+  i64 next_sample_ = 0;  // of the batch to come: progress_.next_sample, or later after skips
 };
 
 // The token files of a recipe as a sampler; throws DataError where they do not fit the recipe.

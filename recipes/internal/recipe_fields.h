@@ -119,12 +119,23 @@ void for_each_field(T& c, auto&& f) {
   f("init_from", c.init_from);
 }
 
+template <Is<GuardRecipe> T>
+void for_each_field(T& c, auto&& f) {
+  f("on_bad_step", c.on_bad_step);
+  f("max_consecutive_skips", c.max_consecutive_skips);
+  f("on_spike", c.on_spike);
+  f("spike_zscore", c.spike_zscore);
+  f("spike_window", c.spike_window);
+  f("keep_batches", c.keep_batches);
+}
+
 template <Is<Recipe> T>
 void for_each_field(T& c, auto&& f) {
   f("model", c.model);
   f("data", c.data);
   f("optim", c.optim);
   f("train", c.train);
+  f("guard", c.guard);
 }
 
 }  // namespace quern::internal

@@ -58,6 +58,10 @@ train {
   checkpoint_every: 44 keep_checkpoints: 55 sample_every: 66 sample_prompts: "one"
   sample_prompts: "two\nlines" sample_tokens: 77 init_from: "ckpt"
 }
+guard {
+  on_bad_step: "halt" max_consecutive_skips: 3 on_spike: "rollback" spike_zscore: 6
+  spike_window: 64 keep_batches: 4
+}
 )";
 
 // The shortest valid recipe.
@@ -280,6 +284,16 @@ TEST(RecipeErrors, PointToTheTextAndNameTheFact) {
        "r:2:18: train.dtype: expected fp32, got 'fp8'"},
       {"data { train { path: 'a' } }\ntrain { steps: 5 sample_every: 5 }",
        "r:2:18: train.sample_every: samples need data.tokenizer"},
+      {kShort + std::string("guard { on_bad_step: 'ignore' }"),
+       "r:3:9: guard.on_bad_step: expected skip, rollback or halt, got 'ignore'"},
+      {kShort + std::string("guard { on_bad_step: 'off' }"),
+       "r:3:9: guard.on_bad_step: expected skip, rollback or halt, got 'off'"},
+      {kShort + std::string("guard { on_spike: 'warn' }"),
+       "r:3:9: guard.on_spike: expected off, skip, rollback or halt, got 'warn'"},
+      {kShort + std::string("guard { max_consecutive_skips: 0 }"),
+       "r:3:9: guard.max_consecutive_skips: expected 1 to 1000000, got 0"},
+      {kShort + std::string("guard { spike_window: 2000 }"),
+       "r:3:9: guard.spike_window: expected 8 to 1024, got 2000"},
       {"data { train { path: 'a' } }\ntrain { steps: -5 }",
        "r:2:9: train.steps: expected 0 to 1000000000, got -5"},
   };
