@@ -1,0 +1,24 @@
+// SPDX-License-Identifier: MIT
+// A corpus of JSON lines.
+#include "quern/data/corpus.h"
+#include "tests/fuzz/guard.h"
+#include "tests/fuzz/scratch_file.h"
+
+using namespace quern;
+
+int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size) {
+  static fuzz::ScratchFile file("corpus.jsonl");
+  static const std::filesystem::path paths[] = {file.path()};
+  file.assign(fuzz::text_of(data, size));
+  fuzz::guarded(size, [&] {
+    const Corpus corpus = read_corpus(paths);
+    std::size_t bytes = 0;
+    for (const Document& document : corpus.documents) {
+      bytes += document.text.size();
+      fuzz::require(!document.text.empty(), "a document is not empty");
+      fuzz::require(count_invalid_utf8(document.text) == 0, "what JSON holds is UTF-8");
+    }
+    fuzz::require(bytes <= size, "escapes only get shorter");
+  });
+  return 0;
+}
