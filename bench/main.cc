@@ -11,9 +11,11 @@
 #include <nlohmann/json.hpp>
 
 #include "bench/presets.h"
+#include "bench/tokenizer.h"
 #include "bench/training.h"
 #include "quern/autograd/kernels/cpu.h"
 #include "quern/autograd/kernels/parallel.h"
+#include "quern/data/atomic_file.h"
 #include "quern/recipes/probe.h"
 
 namespace quern::bench {
@@ -190,14 +192,73 @@ struct MemoryCommand : Command {
   }
 };
 
+struct TokenizerCommand {
+  std::string tokenizer, text;
+  i64 letters = 0;
+  int rounds = 5;
+  bool json = false;
+
+  void define_in(CLI::App& app) {
+    CLI::App* c = app.add_subcommand("tokenizer", "Time the encoding of a text, on one thread");
+    c->footer(
+        "Examples:\n  quern_bench tokenizer tests/data/reference/gpt2.json README.md\n"
+        "  quern_bench tokenizer --letters 10000000");
+    c->add_option("tokenizer", tokenizer, "a tokenizer.json");
+    c->add_option("text", text, "a file of UTF-8, encoded as one document");
+    c->add_option("--letters", letters, "instead: a tenth of this many letters a, then all of them")
+        ->check(CLI::Range(i64(10), i64(1) << 30));
+    c->add_option("--rounds", rounds, "times that it is encoded")
+        ->check(CLI::PositiveNumber)
+        ->capture_default_str();
+    c->add_flag("--json", json, "print one line of JSON");
+    c->callback([this] { letters > 0 ? run_letters() : run(); });
+  }
+
+  void run() {
+    if (text.empty()) throw CLI::ValidationError("tokenizer", "needs a tokenizer.json and a text");
+    const EncodingTimes times =
+        time_encoding(Tokenizer::load(tokenizer), read_file(text, i64(1) << 31), rounds);
+    const double megabytes = double(times.bytes) / 1e6;
+    print({{"text", text},
+           {"bytes", times.bytes},
+           {"tokens", times.tokens},
+           {"ids_sha256", times.ids_sha256},
+           {"MB_per_s", rounded(megabytes / median(times.seconds), 1)},
+           {"best_MB_per_s", rounded(megabytes / std::ranges::min(times.seconds), 1)},
+           {"worst_MB_per_s", rounded(megabytes / std::ranges::max(times.seconds), 1)},
+           {"rounds", rounds}},
+          json);
+  }
+
+  void run_letters() {
+    const Tokenizer runs = letter_tokenizer();
+    double seconds[2] = {};
+    const i64 counts[2] = {letters / 10, letters};
+    i64 peak = 0;
+    for (int i = 0; i < 2; ++i) {
+      const i64 before = reset_peak_resident_bytes();
+      seconds[i] = time_encoding(runs, std::string(size_t(counts[i]), 'a'), 1).seconds[0];
+      peak = peak_resident_bytes() - before;
+    }
+    print({{"letters", counts[1]},
+           {"tenth_s", rounded(seconds[0], 3)},
+           {"all_s", rounded(seconds[1], 3)},
+           {"times", rounded(seconds[1] / seconds[0], 2)},
+           {"peak_bytes_per_letter", rounded(double(peak) / double(letters), 2)}},
+          json);
+  }
+};
+
 int run(int argc, char** argv) {
-  CLI::App app{"quern_bench: the speed and the memory of training on random tokens"};
+  CLI::App app{"quern_bench: the speed and the memory of training and of the tokenizer"};
   app.require_subcommand(1);
   int code = 0;
   StepCommand step;
   MemoryCommand memory;
+  TokenizerCommand tokenizer;
   step.define_in(app);
   memory.define_in(app, &code);
+  tokenizer.define_in(app);
   try {
     app.parse(argc, argv);
   } catch (const CLI::ParseError& error) {

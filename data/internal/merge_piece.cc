@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: MIT
 // Merging of the byte pairs in one piece of text: by scanning when it is short, by a heap when it
-// is long.
-#include <array>
+// is longer.
 #include <queue>
 #include <utility>
 
@@ -32,6 +31,9 @@ void encode_short_piece(const TokenizerTables& tables, std::string_view piece,
 }
 
 namespace {
+
+constexpr std::size_t kVeryLong = 1
+                                  << 16;  // bytes; there the tables by rank are worth their making
 
 // A piece as a linked list of symbols, with a heap of the pairs that may merge. An entry of the
 // heap may be stale: it counts when the two symbols at its place are still those of its merge.
@@ -98,6 +100,9 @@ void encode_long_piece(const TokenizerTables& tables, std::string_view piece,
   // Places are 32 bits wide; a piece of 2 GB is beyond what a corpus line may hold.
   if (piece.size() > static_cast<std::size_t>(kNoRank)) {
     throw DataError({.what = "a run of characters without a break is longer than 2 GB"});
+  }
+  if (tables.merges_rise && piece.size() >= kVeryLong) {
+    return encode_very_long_piece(tables, piece, ids);
   }
   LinkedPiece linked(tables, piece);
   linked.merge_all();

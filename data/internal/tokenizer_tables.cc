@@ -101,6 +101,15 @@ MergeRanks rank_merges(const TokenizerParts& parts, const std::string& file) {
   return ranks;
 }
 
+bool each_after_its_parts(const TokenizerParts& parts) {
+  std::vector<bool> is_part(parts.token_bytes.size());  // of a merge so far
+  for (const auto& merge : parts.merges) {
+    if (is_part[merge.result]) return false;
+    is_part[merge.left] = is_part[merge.right] = true;
+  }
+  return true;
+}
+
 }  // namespace
 
 MergeRanks::MergeRanks(std::size_t merges) : slots_(std::bit_ceil(2 * merges + 2)) {
@@ -170,6 +179,7 @@ TokenizerTables::TokenizerTables(TokenizerParts unchecked, const std::string& fi
       byte_ids(find_bytes(parts, file)),
       lacks_bytes(std::ranges::count(byte_ids, -1) > 0),
       ranks(rank_merges(parts, file)),
+      merges_rise(each_after_its_parts(parts)),
       added(parts.added, false),
       normalized_added(parts.added, true) {}
 

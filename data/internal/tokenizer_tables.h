@@ -59,16 +59,19 @@ struct TokenizerTables {
   std::array<i32, 256> byte_ids;  // -1: the byte is in no text of UTF-8, and there is no token
   bool lacks_bytes;
   MergeRanks ranks;
+  bool merges_rise;  // each merge comes after all that make its parts, as training orders them
   AddedMatcher added;
   AddedMatcher normalized_added;
 };
 
-// Appends the ids of one piece of text. Both give the same ids: the pair of lowest rank merges
-// first, the leftmost on a tie. The first takes time quadratic in the length, the second
-// n log n.
+// Appends the ids of one piece of text. All give the same ids: the pair of lowest rank merges
+// first, the leftmost on a tie. The first takes time quadratic in the length, the second n log n;
+// it hands very long pieces to the third, which is linear but needs merges_rise.
 void encode_short_piece(const TokenizerTables& tables, std::string_view piece,
                         std::vector<i32>& ids);
 void encode_long_piece(const TokenizerTables& tables, std::string_view piece,
                        std::vector<i32>& ids);
+void encode_very_long_piece(const TokenizerTables& tables, std::string_view piece,
+                            std::vector<i32>& ids);
 
 }  // namespace quern::internal
