@@ -10,6 +10,7 @@
 #include "quern/autograd/kernels/parallel.h"
 #include "quern/data/prepare.h"
 #include "quern/recipes/checkpoint.h"
+#include "quern/recipes/command_doctor.h"
 #include "quern/recipes/dry_run.h"
 #include "quern/recipes/evaluate.h"
 #include "quern/recipes/generate.h"
@@ -353,12 +354,14 @@ int run(int argc, char** argv) {
   EvaluateCommand evaluate_command;
   GenerateCommand generate_command;
   InspectCommand inspect_command;
+  DoctorCommand doctor_command;
   prepare_command.define(app);
   train_command.define(app, &code);
   resume_command.define(app, &code);
   evaluate_command.define(app);
   generate_command.define(app);
   inspect_command.define(app);
+  doctor_command.define(app, &code);
   try {
     check_environment();
     app.parse(argc, argv);

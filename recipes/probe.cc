@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: MIT
 #include "quern/recipes/probe.h"
 
-#include <sched.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -37,6 +36,21 @@ double measure_product_rate() {
   return rate;
 }
 
+double measure_memory_bandwidth() {
+  constexpr i64 n = i64(16) << 20, chunk = i64(1) << 16;  // 64 MB each: beyond most caches
+  std::vector<float> a(n, 1), b(n, 2), c(n, 0);
+  double rate = 0;
+  const double start = seconds_now();
+  for (int i = 0; i < 8 && (i == 0 || seconds_now() - start < 0.5); ++i) {
+    const double begin = seconds_now();
+    parallel_chunks(n, chunk, [&](i64 first, i64 end) {
+      for (i64 j = first; j < end; ++j) c[size_t(j)] = a[size_t(j)] + 3 * b[size_t(j)];
+    });
+    rate = std::max(rate, 3.0 * 4.0 * double(n) / (seconds_now() - begin));
+  }
+  return rate;
+}
+
 StepProbe probe_step(const Recipe& recipe, std::shared_ptr<const Sampler> sampler, double seconds) {
   Recipe trial = recipe;
   trial.train.steps = std::max<i64>(trial.train.steps, trial.optim.warmup_steps + 1);
@@ -62,13 +76,6 @@ std::size_t resident_bytes() {
   return resident * std::size_t(sysconf(_SC_PAGESIZE));
 }
 
-void use_threads(i64 threads) {
-  if (threads <= 0) {
-    cpu_set_t allowed;
-    CPU_ZERO(&allowed);
-    threads = sched_getaffinity(0, sizeof allowed, &allowed) == 0 ? CPU_COUNT(&allowed) : 1;
-  }
-  set_num_threads(int(threads));
-}
+void use_threads(i64 threads) { set_num_threads(threads > 0 ? int(threads) : available_cores()); }
 
 }  // namespace quern

@@ -14,6 +14,10 @@ namespace quern {
 // few, about a tenth of a second.
 double measure_product_rate();
 
+// Bytes per second that c = a + 3 b reads and writes, over arrays of 64 MB, with the threads in
+// use: the best of a few, at most about half a second.
+double measure_memory_bandwidth();
+
 struct StepProbe {
   double seconds_per_step = 0;   // median of a few steps
   std::size_t memory_bytes = 0;  // resident, with the step's memory in use

@@ -11,9 +11,14 @@ namespace quern {
 void set_num_threads(int n);
 int num_threads();
 
+// Cores this process may use: its affinity, or, where OMP_PROC_BIND has bound this thread to one of
+// them, all those that threads are bound to.
+int available_cores();
+
 // For the first line of a main(): waiting threads of OpenMP spin, which on a shared machine starves
 // whoever they wait for. The runtime reads its settings before main, so unless the environment has
-// some, this starts the program again with threads that soon sleep.
+// some, this starts the program again with threads that soon sleep. A binding of this thread by
+// OMP_PROC_BIND is undone before, or the program would find itself with one core.
 void restart_with_quiet_threads(char** argv);
 
 // Calls task(context, i) once for every i in [0, n), from several threads, in no fixed order.

@@ -16,8 +16,8 @@ namespace fs = std::filesystem;
 using nlohmann::json;
 using testing::bytes_of;
 
-const std::vector<std::string> kCommands = {"prepare",  "train",    "resume",
-                                            "evaluate", "generate", "inspect"};
+const std::vector<std::string> kCommands = {"prepare",  "train",   "resume", "evaluate",
+                                            "generate", "inspect", "doctor"};
 
 struct Outcome {
   int code = -1;
