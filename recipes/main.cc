@@ -11,6 +11,7 @@
 #include "quern/data/prepare.h"
 #include "quern/recipes/checkpoint.h"
 #include "quern/recipes/command_doctor.h"
+#include "quern/recipes/command_report.h"
 #include "quern/recipes/dry_run.h"
 #include "quern/recipes/evaluate.h"
 #include "quern/recipes/generate.h"
@@ -355,12 +356,14 @@ int run(int argc, char** argv) {
   GenerateCommand generate_command;
   InspectCommand inspect_command;
   DoctorCommand doctor_command;
+  ReportCommand report_command;
   prepare_command.define(app);
   train_command.define(app, &code);
   resume_command.define(app, &code);
   evaluate_command.define(app);
   generate_command.define(app);
   inspect_command.define(app);
+  report_command.define(app);
   doctor_command.define(app, &code);
   try {
     check_environment();

@@ -14,38 +14,6 @@ namespace {
 constexpr std::size_t kColours = 8;  // c0 .. c7 in the style sheet; c0 is the total's
 constexpr std::size_t kMaxNameBytes = 60, kMaxMarks = 120, kMaxEventKinds = 5;
 
-struct MarkName {
-  std::string text, style;
-};
-
-// A card with heading, newest value, legend and plot.
-std::string panel(const std::string& id, const std::string& title, const std::string& now,
-                  const Plot& plot, const std::vector<MarkName>& marks = {}) {
-  std::string svg = svg_plot(plot);
-  if (svg.empty()) svg = "<p class=\"empty\">nothing to draw yet</p>";
-  std::string legend;
-  if (plot.lines.size() > 1) {
-    for (const PlotLine& line : plot.lines) {
-      legend += "<span><i class=\"" + line.style + "\"></i>" + html_escape(line.name) + "</span>";
-    }
-  }
-  for (const MarkName& mark : marks) {
-    legend +=
-        "<span><i class=\"upright " + mark.style + "\"></i>" + html_escape(mark.text) + "</span>";
-  }
-  if (!legend.empty()) legend = "<div class=\"legend\">" + legend + "</div>";
-  return "<figure class=\"card\" id=\"" + id + "\"><figcaption><h2>" + title +
-         "</h2><span class=\"now\">" + now + "</span></figcaption>" + legend + svg + "</figure>\n";
-}
-
-template <class Member>
-std::vector<Point> series(const std::vector<StepMetrics>& steps, Member member) {
-  std::vector<Point> points;
-  points.reserve(steps.size());
-  for (const StepMetrics& step : steps) points.push_back({double(step.step), step.*member});
-  return points;
-}
-
 // The measured values faint, their running mean over them.
 std::vector<PlotLine> raw_and_smoothed(const std::string& name, const std::vector<Point>& points) {
   return {{.name = name, .style = "c0 faint", .points = points},
@@ -190,6 +158,25 @@ std::string load_panel(const std::string& id, const std::string& title, const st
 }
 
 }  // namespace
+
+std::string panel(const std::string& id, const std::string& title, const std::string& now,
+                  const Plot& plot, const std::vector<MarkName>& marks) {
+  std::string svg = svg_plot(plot);
+  if (svg.empty()) svg = "<p class=\"empty\">nothing to draw yet</p>";
+  std::string legend;
+  if (plot.lines.size() > 1) {
+    for (const PlotLine& line : plot.lines) {
+      legend += "<span><i class=\"" + line.style + "\"></i>" + html_escape(line.name) + "</span>";
+    }
+  }
+  for (const MarkName& mark : marks) {
+    legend +=
+        "<span><i class=\"upright " + mark.style + "\"></i>" + html_escape(mark.text) + "</span>";
+  }
+  if (!legend.empty()) legend = "<div class=\"legend\">" + legend + "</div>";
+  return "<figure class=\"card\" id=\"" + id + "\"><figcaption><h2>" + title +
+         "</h2><span class=\"now\">" + now + "</span></figcaption>" + legend + svg + "</figure>\n";
+}
 
 std::string report_charts(const ReportInput& input) {
   const std::vector<StepMetrics>& steps = input.history.steps;

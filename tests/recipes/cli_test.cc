@@ -17,7 +17,7 @@ using nlohmann::json;
 using testing::bytes_of;
 
 const std::vector<std::string> kCommands = {"prepare",  "train",   "resume", "evaluate",
-                                            "generate", "inspect", "doctor"};
+                                            "generate", "inspect", "report", "doctor"};
 
 struct Outcome {
   int code = -1;
