@@ -7,6 +7,7 @@
 #include <chrono>
 #include <csignal>
 #include <cstdio>
+#include <span>
 
 #include "quern/data/atomic_file.h"
 #include "quern/data/prefetch.h"
@@ -20,6 +21,7 @@
 #include "quern/recipes/metrics.h"
 #include "quern/recipes/probe.h"
 #include "quern/recipes/progress_line.h"
+#include "quern/recipes/run_inputs.h"
 #include "quern/recipes/run_log.h"
 #include "quern/recipes/run_report.h"
 #include "quern/recipes/trainer.h"
@@ -49,35 +51,9 @@ double seconds_now() {
 
 bool every(i64 interval, i64 step) { return interval > 0 && step % interval == 0; }
 
-// The files a run needs, opened and checked against the recipe and each other.
-struct RunData {
-  std::shared_ptr<const Sampler> sampler;
-  std::vector<std::shared_ptr<const TokenFile>> validation;
-  std::optional<Tokenizer> tokenizer;
-  std::string tokenizer_sha256;
-};
-
-RunData open_data(const Recipe& recipe) {
-  RunData data;
-  data.sampler = make_sampler(recipe);
-  data.tokenizer_sha256 = data.sampler->sources()[0].file->tokenizer_sha256();
-  for (const std::string& path : recipe.data.validation) {
-    data.validation.push_back(std::make_shared<const TokenFile>(path, data.tokenizer_sha256));
-  }
-  if (!recipe.data.tokenizer.empty()) {
-    data.tokenizer = Tokenizer::load(recipe.data.tokenizer);
-    if (data.tokenizer->hash() != data.tokenizer_sha256) {
-      throw DataError({.file = recipe.data.tokenizer,
-                       .key = "data.tokenizer",
-                       .what = "not the tokenizer that made the token files"});
-    }
-  }
-  return data;
-}
-
 class Run {
  public:
-  Run(const Recipe& recipe, fs::path folder, RunData data, const StepHooks& hooks);
+  Run(const Recipe& recipe, fs::path folder, RunInputs data, const StepHooks& hooks);
   ExitCode go();
 
  private:
@@ -91,7 +67,7 @@ class Run {
   void roll_back(const BadStep& bad);
   [[noreturn]] void halt(const StepReport& report, const fs::path& kept);
   void do_evaluate(i64 max_tokens);
-  void write_samples();
+  void write_samples(i64 done = 0);
   void save();
   void report(bool finished);
   ExitCode interrupted();
@@ -99,7 +75,7 @@ class Run {
 
   fs::path folder_;
   Recipe recipe_;
-  RunData data_;
+  RunInputs data_;
   Trainer trainer_;
   double product_rate_;
   double elapsed_before_ = 0;
@@ -110,7 +86,7 @@ class Run {
   std::optional<Prefetcher> batches_;
 };
 
-Run::Run(const Recipe& recipe, fs::path folder, RunData data, const StepHooks& hooks)
+Run::Run(const Recipe& recipe, fs::path folder, RunInputs data, const StepHooks& hooks)
     : folder_(std::move(folder)),
       recipe_(recipe),
       data_(std::move(data)),
@@ -277,9 +253,11 @@ void Run::do_evaluate(i64 max_tokens) {
   line_.eval(m);
 }
 
-void Run::write_samples() {
+// Of the prompts after the first `done`.
+void Run::write_samples(i64 done) {
   if (!data_.tokenizer) return;
-  for (const std::string& prompt : recipe_.train.sample_prompts) {
+  const std::span<const std::string> prompts = recipe_.train.sample_prompts;
+  for (const std::string& prompt : prompts.subspan(std::min(size_t(done), prompts.size()))) {
     GenerateOptions options;
     options.tokens = recipe_.train.sample_tokens;
     options.seed = std::uint64_t(recipe_.train.seed);
@@ -318,8 +296,12 @@ ExitCode Run::interrupted() {
 ExitCode Run::finish() {
   line_.finish();
   save();
-  do_evaluate(0);
-  write_samples();
+  // A run killed below has some of this in its log already.
+  const RunHistory before = read_metrics(folder_ / "metrics.jsonl");
+  const auto of_last_step = [this](const auto& m) { return m.step == recipe_.train.steps; };
+  const bool measured = std::ranges::any_of(before.evals, of_last_step);
+  if (!measured) do_evaluate(0);
+  write_samples(std::ranges::count_if(before.samples, of_last_step));
   report(true);
   write_file_atomically(folder_ / "finished", "");
   const RunHistory history = read_metrics(folder_ / "metrics.jsonl");
@@ -337,19 +319,8 @@ ExitCode Run::finish() {
   return ExitCode::kDone;
 }
 
-// The files of a recipe by absolute path, so that the run can go on from any folder.
-void make_paths_absolute(Recipe& recipe) {
-  const auto fix = [](std::string& path) {
-    if (!path.empty()) path = fs::absolute(path).lexically_normal().string();
-  };
-  for (TrainSource& s : recipe.data.train) fix(s.path);
-  for (std::string& path : recipe.data.validation) fix(path);
-  fix(recipe.data.tokenizer);
-  fix(recipe.train.init_from);
-}
-
 // The steps that fill target_minutes, from a short probe; schedules count steps, never time.
-void choose_steps(Recipe& recipe, const RunData& data) {
+void choose_steps(Recipe& recipe, const RunInputs& data) {
   const StepProbe probe = probe_step(recipe, data.sampler);
   const double steps = recipe.train.target_minutes * 60 / probe.seconds_per_step;
   recipe.train.steps = std::max<i64>(10, i64(steps));
@@ -369,7 +340,7 @@ ExitCode train_run(Recipe recipe, const fs::path& run, const StepHooks& hooks) {
   }
   use_threads(recipe.train.threads);
   make_paths_absolute(recipe);
-  RunData data = open_data(recipe);
+  RunInputs data = open_inputs(recipe);
   std::error_code error;
   fs::create_directories(run / "checkpoints", error);
   if (error) throw IoError({.file = run.string(), .what = error.message()});
@@ -377,6 +348,7 @@ ExitCode train_run(Recipe recipe, const fs::path& run, const StepHooks& hooks) {
   validate(recipe);
   if (data.tokenizer) data.tokenizer->save(run / "tokenizer.json");
   Run started(recipe, run, std::move(data), hooks);
+  write_corpus_hashes(run, recipe);
   // From here on the folder holds a run, whose files are known to fit together.
   write_file_atomically(run / "recipe.textproto", to_text(recipe));
   return started.go();
@@ -392,7 +364,9 @@ ExitCode resume_run(const fs::path& run, const StepHooks& hooks) {
   }
   const Recipe recipe = load_recipe((run / "recipe.textproto").string());
   use_threads(recipe.train.threads);
-  return Run(recipe, run, open_data(recipe), hooks).go();
+  RunInputs inputs = open_inputs(recipe);
+  check_corpus_hashes(run, recipe);
+  return Run(recipe, run, std::move(inputs), hooks).go();
 }
 
 }  // namespace quern

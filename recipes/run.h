@@ -3,6 +3,7 @@
 // reporting on the way. The folder holds
 //   recipe.textproto   the resolved recipe        tokenizer.json   a copy
 //   metrics.jsonl, events/, report.html           checkpoints/step-000400/
+//   corpus.sha256      of the token files it is trained on
 //   bad_steps/         batches of steps that the numerical guard refused
 //   finished           once the last step is saved
 #pragma once

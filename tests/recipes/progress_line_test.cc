@@ -79,6 +79,24 @@ TEST(ProgressLine, LogGetsPlainLines) {
   EXPECT_NE(text.find("\nstep 25/25"), std::string::npos);
 }
 
+TEST(ProgressLine, RefusedStepsAreToldAndCounted) {
+  const File file(std::tmpfile(), &std::fclose);
+  {
+    ProgressLine line(25, 10, file.get());
+    line.refused("step 7 skipped samples 24 to 27: loss is not finite");
+    line.refused("step 7 skipped samples 28 to 31: loss is not finite");
+    StepMetrics metrics = kStep;
+    metrics.step = 10;
+    line.step(metrics);
+  }
+  EXPECT_EQ(contents(file.get())
+                .rfind("step 7 skipped samples 24 to 27: loss is not finite\n"
+                       "step 7 skipped samples 28 to 31: loss is not finite\n"
+                       "step 10/25  refused 2  loss 4.312  lr",
+                       0),
+            0u);
+}
+
 // A terminal of 60 columns; what is written to `out` can be read from `screen`.
 struct Terminal {
   Terminal() : screen(::posix_openpt(O_RDWR | O_NOCTTY)) {

@@ -8,9 +8,12 @@
 #include <atomic>
 #include <chrono>
 #include <csignal>
+#include <fstream>
+#include <nlohmann/json.hpp>
 #include <thread>
 
 #include "quern/autograd/kernels/parallel.h"
+#include "quern/data/sha256.h"
 #include "quern/recipes/checkpoint.h"
 #include "quern/recipes/metrics.h"
 #include "tests/recipes/run_fixture.h"
@@ -182,6 +185,90 @@ TEST_F(RunTest, ContinuesPretrainingOnAnotherCorpus) {
   const fs::path resumed = cut_back(dir_ / "second", 10, "resumed");
   ASSERT_EQ(resume_run(resumed), ExitCode::kDone);
   expect_same_checkpoint(checkpoint_path(dir_ / "second", 20), checkpoint_path(resumed, 20));
+}
+
+// The tokenizer fits, but the run would go on over other text as if nothing had happened.
+TEST_F(RunTest, ResumesOverTheSameDataOnly) {
+  recipe_.train.steps = 20;
+  recipe_.train.checkpoint_every = 10;
+  ASSERT_EQ(train_run(recipe_, dir_ / "whole"), ExitCode::kDone);
+  const fs::path run = cut_back(dir_ / "whole", 10, "run");
+  fs::copy_file(dir_ / "whole/corpus.sha256", run / "corpus.sha256");
+  const fs::path train = recipe_.data.train[0].path;
+  const std::string log = bytes_of(run / "metrics.jsonl"), hash = sha256_of_file(train);
+  fs::rename(train, dir_ / "moved.h5");
+  prepare_corpus(dir_, "other", 100, dir_ / "corpus/tokenizer.json");
+  fs::copy_file(dir_ / "other/train.h5", train);
+  const std::string hint =
+      " (a run keeps to its data; for other data: quern train with "
+      "train.init_from = " +
+      run.string() + ")";
+  try {
+    resume_run(run);
+    FAIL() << "not thrown";
+  } catch (const ConfigError& error) {
+    EXPECT_EQ(error.code(), ExitCode::kUserInput);
+    EXPECT_EQ(std::string(error.what()),
+              train.string() +
+                  ": data.train[0].path: not the token file that this run began with: "
+                  "expected SHA-256 " +
+                  hash + ", got " + sha256_of_file(train) + hint);
+  }
+  // One more file is other data too.
+  Recipe mended = load_recipe(run / "recipe.textproto");
+  mended.data.train[0].path = dir_ / "moved.h5";
+  mended.data.train.push_back({.path = train});
+  dir_.file("run/recipe.textproto", to_text(mended));
+  try {
+    resume_run(run);
+    FAIL() << "not thrown";
+  } catch (const ConfigError& error) {
+    EXPECT_EQ(std::string(error.what()),
+              (run / "recipe.textproto").string() +
+                  ": data.train: expected 1 token files, as the run began, got 2" + hint);
+  }
+  EXPECT_EQ(bytes_of(run / "metrics.jsonl"), log) << "nothing is written";
+  // The same bytes may lie elsewhere.
+  mended.data.train.pop_back();
+  dir_.file("run/recipe.textproto", to_text(mended));
+  ASSERT_EQ(resume_run(run), ExitCode::kDone);
+  EXPECT_EQ(read_metrics(run / "metrics.jsonl").steps.back().loss,
+            read_metrics(dir_ / "whole/metrics.jsonl").steps.back().loss);
+}
+
+// Killed anywhere between the last checkpoint and the end, a run says everything once.
+TEST_F(RunTest, NothingIsLoggedTwice) {
+  recipe_.train.steps = 20;
+  recipe_.train.checkpoint_every = recipe_.train.eval_every = 10;
+  recipe_.train.sample_every = 10;
+  recipe_.train.sample_prompts = {"the sea", "a rose", "no ship"};
+  ASSERT_EQ(train_run(recipe_, dir_ / "whole"), ExitCode::kDone);
+  const RunHistory whole = read_metrics(dir_ / "whole/metrics.jsonl");
+  ASSERT_EQ(whole.evals.size(), 2u);
+  ASSERT_EQ(whole.samples.size(), 6u);
+  std::vector<std::string> lines;
+  std::ifstream in(dir_ / "whole/metrics.jsonl");
+  for (std::string line; std::getline(in, line);) lines.push_back(line);
+  // As if killed after every line that follows the checkpoint of step 10, or of step 20.
+  for (const i64 step : {10, 20}) {
+    for (size_t n = lines.size(); n > 0; --n) {
+      const auto last = nlohmann::json::parse(lines[n - 1]);
+      if (last["step"] == step && last.value("name", "") == "saving") break;
+      SCOPED_TRACE("step " + std::to_string(step) + ", " + std::to_string(n) + " lines");
+      if (n % 3 != 0) continue;  // each takes some tenths of a second
+      const std::string name = std::to_string(step) + "_" + std::to_string(n);
+      const fs::path copy = cut_back(dir_ / "whole", step, name);
+      std::string text;
+      for (size_t i = 0; i < n; ++i) text += lines[i] + "\n";
+      dir_.file(name + "/metrics.jsonl", text);
+      ASSERT_EQ(resume_run(copy), ExitCode::kDone);
+      expect_steps_once(copy, 20);
+      const RunHistory history = read_metrics(copy / "metrics.jsonl");
+      ASSERT_EQ(history.evals.size(), 2u);
+      ASSERT_EQ(history.samples.size(), 6u);
+      for (size_t i = 0; i < 6; ++i) EXPECT_EQ(history.samples[i].text, whole.samples[i].text);
+    }
+  }
 }
 
 // The folder does not count as a run yet, so that the mended recipe can use it.

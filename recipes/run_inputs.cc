@@ -1,0 +1,91 @@
+// SPDX-License-Identifier: MIT
+#include "quern/recipes/run_inputs.h"
+
+#include <sstream>
+
+#include "quern/autograd/error.h"
+#include "quern/data/atomic_file.h"
+#include "quern/data/sha256.h"
+#include "quern/recipes/trainer.h"
+
+namespace quern {
+namespace {
+
+namespace fs = std::filesystem;
+
+constexpr i64 kMaxBytes = 16 << 20;
+constexpr std::size_t kDigits = 64;
+
+// The hashes, in order; the paths beside them are for people and for sha256sum.
+std::vector<std::string> read_hashes(const fs::path& path) {
+  std::vector<std::string> hashes;
+  std::istringstream lines(read_file(path, kMaxBytes));
+  for (std::string line; std::getline(lines, line);) hashes.push_back(line.substr(0, kDigits));
+  return hashes;
+}
+
+}  // namespace
+
+RunInputs open_inputs(const Recipe& recipe) {
+  RunInputs data;
+  data.sampler = make_sampler(recipe);
+  data.tokenizer_sha256 = data.sampler->sources()[0].file->tokenizer_sha256();
+  for (const std::string& path : recipe.data.validation) {
+    data.validation.push_back(std::make_shared<const TokenFile>(path, data.tokenizer_sha256));
+  }
+  if (!recipe.data.tokenizer.empty()) {
+    data.tokenizer = Tokenizer::load(recipe.data.tokenizer);
+    if (data.tokenizer->hash() != data.tokenizer_sha256) {
+      throw DataError({.file = recipe.data.tokenizer,
+                       .key = "data.tokenizer",
+                       .what = "not the tokenizer that made the token files"});
+    }
+  }
+  return data;
+}
+
+void make_paths_absolute(Recipe& recipe) {
+  const auto fix = [](std::string& path) {
+    if (!path.empty()) path = fs::absolute(path).lexically_normal().string();
+  };
+  for (TrainSource& s : recipe.data.train) fix(s.path);
+  for (std::string& path : recipe.data.validation) fix(path);
+  fix(recipe.data.tokenizer);
+  fix(recipe.train.init_from);
+}
+
+void write_corpus_hashes(const fs::path& run, const Recipe& recipe) {
+  std::string text;
+  for (const TrainSource& source : recipe.data.train) {
+    text += sha256_of_file(source.path) + "  " + source.path + "\n";
+  }
+  write_file_atomically(run / "corpus.sha256", text);
+}
+
+void check_corpus_hashes(const fs::path& run, const Recipe& recipe) {
+  const fs::path file = run / "corpus.sha256";
+  if (!fs::exists(file)) return;
+  const std::vector<std::string> hashes = read_hashes(file);
+  const std::string elsewhere =
+      "a run keeps to its data; for other data: quern train with train.init_from = " + run.string();
+  if (hashes.size() != recipe.data.train.size()) {
+    throw ConfigError({.file = (run / "recipe.textproto").string(),
+                       .key = "data.train",
+                       .expected = std::to_string(hashes.size()) + " token files, as the run began",
+                       .actual = std::to_string(recipe.data.train.size()),
+                       .hint = elsewhere});
+  }
+  for (std::size_t i = 0; i < hashes.size(); ++i) {
+    const std::string& path = recipe.data.train[i].path;
+    const std::string hash = sha256_of_file(path);
+    if (hash == hashes[i]) continue;
+    throw ConfigError({.file = path,
+                       .key = "data.train[" + std::to_string(i) + "].path",
+                       .what = "not the token file that this run began with",
+                       .expected = "SHA-256 " + hashes[i],
+                       .actual = hash,
+                       .hint = elsewhere});
+  }
+}
+
+}  // namespace quern
