@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-#include "quern/recipes/command_doctor.h"
+#include "quern/recipes/internal/command_doctor.h"
 
 #include <cstdio>
 #include <iostream>

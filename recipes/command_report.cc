@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-#include "quern/recipes/command_report.h"
+#include "quern/recipes/internal/command_report.h"
 
 #include <cstdio>
 #include <filesystem>

@@ -144,8 +144,21 @@ TEST(Report, StaysSmallForLongRuns) {
       input.history.events.push_back({step, "saved", std::string(500, 'e')});
     }
   }
+  // No two neighbours of a colour: the most that loads over time can take.
+  for (i64 step = 1; step <= 64; ++step) {
+    std::vector<std::vector<double>> load(60, std::vector<double>(256));
+    for (std::size_t l = 0; l < 60; ++l) {
+      for (std::size_t e = 0; e < 256; ++e)
+        load[l][e] = double((std::size_t(step) * 7 + l + e * 3) % 6);
+    }
+    input.history.loads.add(step, load);
+  }
+  for (int p = 0; p < 500; ++p) {
+    input.history.phases.push_back({1, "phase " + std::to_string(p) + std::string(500, 'p'), 1});
+  }
   const std::string html = report_html(input);
   EXPECT_EQ(fault_of(html), "");
+  EXPECT_NE(html.find("id=\"expert-load-over-time\""), html.npos);
   EXPECT_LT(html.size(), 2000000u);
 }
 
