@@ -2,6 +2,7 @@
 #include "quern/recipes/bad_steps.h"
 
 #include <algorithm>
+#include <cmath>
 #include <cstdio>
 #include <nlohmann/json.hpp>
 
@@ -25,6 +26,9 @@ const char* name_of(BadStepAction action) {
       return "halt";
   }
 }
+
+// The sign of a NaN says nothing, and depends on the processor.
+std::string number_text(double x) { return std::isnan(x) ? "nan" : std::to_string(x); }
 
 // Names sort by step, then by sample.
 fs::path path_of(const fs::path& folder, const BadStep& bad) {
@@ -124,8 +128,8 @@ NumericalError halt_error(const StepReport& report, const GuardRecipe& guard, co
   return NumericalError(
       {.key = "step " + std::to_string(bad.step),
        .what = limit + reason_of(bad),
-       .actual = "loss " + std::to_string(report.loss) + ", gradient norm " +
-                 std::to_string(report.grad_norm),
+       .actual =
+           "loss " + number_text(report.loss) + ", gradient norm " + number_text(report.grad_norm),
        .hint = "give " + (run / "recipe.textproto").string() +
                " a lower optim.lr, a longer warm-up or another guard policy, then: "
                "quern resume " +
