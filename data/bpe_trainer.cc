@@ -22,7 +22,7 @@ namespace {
 
 constexpr i32 kFirstByteId = 3;
 constexpr i32 kSmallestVocab = kFirstByteId + 256;
-constexpr i32 kLargestVocab = 1 << 22;
+constexpr i32 kLargestVocab = 1 << 21;  // what a tokenizer.json may have
 constexpr std::size_t kChunkBytes = 1 << 18;
 
 // Views into the texts, which outlive the training.

@@ -7,10 +7,10 @@
 
 #include "quern/autograd/error.h"
 #include "quern/data/atomic_file.h"
-#include "quern/data/internal/bounded_json.h"
 #include "quern/data/internal/byte_alphabet.h"
 #include "quern/data/internal/json_checks.h"
 #include "quern/data/internal/splitting_json.h"
+#include "quern/data/internal/tokenizer_document.h"
 #include "quern/data/tokenizer.h"
 
 namespace quern {
@@ -18,15 +18,13 @@ namespace {
 
 using nlohmann::json;
 
-constexpr std::size_t kMaxVocab = 1 << 22;
 constexpr std::size_t kMaxUnusedIds = 1 << 16;  // beyond one for each token
-constexpr std::size_t kMaxMerges = 2'000'000;
 constexpr std::size_t kMaxAddedBytes = 256;
 
 class Reader : JsonChecks {
  public:
   Reader(std::string_view text, const std::string& file)
-      : JsonChecks{file}, root_(parse_bounded_json(text, file)) {}
+      : JsonChecks{file}, document_(parse_tokenizer_document(text, file)) {}
 
   TokenizerParts read() {
     check_keys(root_, "",
@@ -48,11 +46,14 @@ class Reader : JsonChecks {
     check_model(model);
     const json& vocab = member(model, "model", "vocab");
     if (!vocab.is_object()) refuse("model.vocab", "an object", vocab);
-    const std::size_t tokens = vocab.size() + root_.value("added_tokens", json::array()).size();
-    largest_id_ = std::min(tokens + kMaxUnusedIds, kMaxVocab) - 1;
+    const std::size_t tokens =
+        document_.vocab.size() + root_.value("added_tokens", json::array()).size();
+    largest_id_ = std::min(tokens + kMaxUnusedIds, TokenizerDocument::kMaxVocab) - 1;
     read_added();
-    read_vocab(vocab);
-    read_merges(member(model, "model", "merges"));
+    read_vocab();
+    const json& merges = member(model, "model", "merges");
+    if (!merges.is_array()) refuse("model.merges", "an array", merges);
+    read_merges();
     return std::move(parts_);
   }
 
@@ -127,18 +128,23 @@ class Reader : JsonChecks {
       std::string& bytes = place(added.id);
       if (!bytes.empty()) {
         throw DataError({.file = file,
-                         .key = "added_tokens '" + added.content + "'",
-                         .what = "has the id of '" + bytes + "'"});
+                         .key = "added_tokens '" + clipped(added.content) + "'",
+                         .what = "has the id of '" + clipped(bytes) + "'"});
       }
       bytes = added.content;
     }
   }
 
-  void read_vocab(const json& vocab) {
-    for (const auto& [token, value] : vocab.items()) {
-      const std::string where = "model.vocab '" + token + "'";
+  void read_vocab() {
+    const TokenTable& vocab = document_.vocab;
+    if (document_.has_bad_id) {
+      read_id(document_.bad_id, "model.vocab '" + clipped(document_.bad_token) + "'");
+    }
+    for (std::size_t i = 0; i < vocab.size(); ++i) {
+      const std::string token(vocab.token(i));
+      const std::string where = "model.vocab '" + clipped(token) + "'";
+      const json value = std::uint64_t(vocab.id(i));
       const i32 id = read_id(value, where);
-      ids_.emplace(token, id);
       if (const auto added = added_ids_.find(token); added != added_ids_.end()) {
         if (added->second != id) {
           refuse(where, "the id of the added token, " + std::to_string(added->second), value);
@@ -153,49 +159,31 @@ class Reader : JsonChecks {
       if (!taken.empty()) {
         throw DataError({.file = file,
                          .key = where,
-                         .what = "has the id of '" + to_byte_alphabet(taken) + "'"});
+                         .what = "has the id of '" + clipped(to_byte_alphabet(taken)) + "'"});
       }
       taken = *bytes;
     }
   }
 
-  void read_merges(const json& merges) {
-    if (!merges.is_array() || merges.size() > kMaxMerges) {
-      refuse("model.merges", "an array of at most " + std::to_string(kMaxMerges), merges);
-    }
-    parts_.merges.reserve(merges.size());
-    for (std::size_t rank = 0; rank < merges.size(); ++rank) {
-      const std::string where = "model.merges[" + std::to_string(rank) + "]";
-      const auto [left, right] = read_pair(merges[rank], where);
-      parts_.merges.push_back(
-          {id_of(left, where), id_of(right, where), id_of(left + right, where)});
+  void read_merges() {
+    parts_.merges.reserve(document_.merges());
+    for (std::size_t rank = 0; rank < document_.merges(); ++rank) {
+      const std::string left(document_.left(rank)), right(document_.right(rank));
+      parts_.merges.push_back({id_of(left, rank), id_of(right, rank), id_of(left + right, rank)});
     }
   }
 
-  // ["a", "b"] or "a b"; the alphabet has no blank.
-  std::pair<std::string, std::string> read_pair(const json& merge, const std::string& where) const {
-    if (merge.is_string()) {
-      const auto& text = merge.get_ref<const std::string&>();
-      const std::size_t blank = text.find(' ');
-      if (blank != std::string::npos) return {text.substr(0, blank), text.substr(blank + 1)};
-    } else if (merge.is_array() && merge.size() == 2 && merge[0].is_string() &&
-               merge[1].is_string()) {
-      return {merge[0].get<std::string>(), merge[1].get<std::string>()};
-    }
-    refuse(where, "[\"a\", \"b\"] or \"a b\"", merge);
+  i32 id_of(const std::string& token, std::size_t rank) const {
+    const i64 at = document_.vocab.find(token);
+    if (at >= 0) return document_.vocab.id(std::size_t(at));
+    refuse_for("model.merges[" + std::to_string(rank) + "]", "no token '" + clipped(token) + "'");
   }
 
-  i32 id_of(const std::string& token, const std::string& where) const {
-    const auto at = ids_.find(token);
-    if (at != ids_.end()) return at->second;
-    throw DataError({.file = file, .key = where, .what = "no token '" + token + "'"});
-  }
-
-  const json root_;
+  const TokenizerDocument document_;
+  const json& root_ = document_.rest;
   std::size_t largest_id_ = 0;
   TokenizerParts parts_;
   std::unordered_map<std::string, i32> added_ids_;
-  std::unordered_map<std::string, i32> ids_;  // of model.vocab, as spelt there
 };
 
 std::string json_string(const std::string& text) { return json(text).dump(); }
@@ -221,7 +209,7 @@ Tokenizer Tokenizer::from_json(std::string_view text, const std::string& file) {
 }
 
 Tokenizer Tokenizer::load(const std::filesystem::path& path) {
-  return from_json(read_file(path, i64(JsonLimits().max_bytes)), path.string());
+  return from_json(read_file(path, i64(TokenizerDocument::kMaxBytes)), path.string());
 }
 
 void Tokenizer::save(const std::filesystem::path& path) const {

@@ -9,15 +9,19 @@ namespace quern {
 
 std::string shown(const nlohmann::json& value) {
   using nlohmann::json;
-  std::string text = value.is_structured()
-                         ? std::string(value.type_name())
-                         : value.dump(-1, ' ', false, json::error_handler_t::replace);
-  if (text.size() > 80) {
-    std::size_t cut = 80;
-    while ((text[cut] & 0xc0) == 0x80) --cut;  // no torn character
-    text = text.substr(0, cut) + "...";
+  const std::string text = value.is_structured()
+                               ? std::string(value.type_name())
+                               : value.dump(-1, ' ', false, json::error_handler_t::replace);
+  return clipped(text);
+}
+
+std::string clipped(std::string_view text) {
+  std::string line(text.substr(0, 80));
+  while (line.size() < text.size() && (text[line.size()] & 0xc0) == 0x80) line.pop_back();
+  for (char& c : line) {
+    if (static_cast<unsigned char>(c) < 0x20 || c == 0x7f) c = '?';
   }
-  return text;
+  return line.size() < text.size() ? line + "..." : line;
 }
 
 void JsonChecks::refuse(const std::string& key, const std::string& expected,
@@ -34,7 +38,7 @@ void JsonChecks::check_keys(const json& object, const std::string& where,
   if (!object.is_object()) refuse(where, "an object", object);
   for (const auto& [key, value] : object.items()) {
     if (std::find(known.begin(), known.end(), key) == known.end()) {
-      refuse_for(path(where, key), "unknown key");
+      refuse_for(path(where, clipped(key)), "unknown key");
     }
   }
 }

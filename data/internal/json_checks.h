@@ -12,6 +12,9 @@ namespace quern {
 // A short form of a value for a message.
 std::string shown(const nlohmann::json& value);
 
+// The first 80 bytes or so, without control characters, so that a message stays one short line.
+std::string clipped(std::string_view text);
+
 struct JsonChecks {
   using json = nlohmann::json;
 

@@ -6,6 +6,7 @@
 #include <bit>
 
 #include "quern/autograd/error.h"
+#include "quern/data/internal/json_checks.h"
 #include "quern/data/internal/unicode_classes.h"
 
 namespace quern::internal {
@@ -20,7 +21,7 @@ TokenizerParts with_checked_added(TokenizerParts parts, const std::string& file)
   std::vector<bool> seen(parts.token_bytes.size());
   std::vector<std::string_view> contents;
   for (const auto& added : parts.added) {
-    const std::string key = "added_tokens '" + added.content + "'";
+    const std::string key = "added_tokens '" + clipped(added.content) + "'";
     if (added.content.empty()) throw DataError({.file = file, .key = key, .what = "is empty"});
     if ((added.lstrip || added.rstrip) &&
         (end_of_leading_space(added.content) > 0 ||
@@ -41,7 +42,7 @@ TokenizerParts with_checked_added(TokenizerParts parts, const std::string& file)
   const auto twice = std::adjacent_find(contents.begin(), contents.end());
   if (twice != contents.end()) {
     throw DataError(
-        {.file = file, .key = "added_tokens '" + std::string(*twice) + "'", .what = "has two ids"});
+        {.file = file, .key = "added_tokens '" + clipped(*twice) + "'", .what = "has two ids"});
   }
   return parts;
 }
@@ -112,7 +113,7 @@ bool each_after_its_parts(const TokenizerParts& parts) {
 
 }  // namespace
 
-MergeRanks::MergeRanks(std::size_t merges) : slots_(std::bit_ceil(2 * merges + 2)) {
+MergeRanks::MergeRanks(std::size_t merges) : slots_(std::bit_ceil(merges + merges / 2 + 2)) {
   shift_ = 64 - std::countr_zero(slots_.size());
 }
 

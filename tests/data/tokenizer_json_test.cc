@@ -141,6 +141,21 @@ TEST(TokenizerJson, RefusesByName) {
       {"/added_tokens/0/content", std::string(257, 'x'),
        "t.json: added_tokens[0].content: expected a string of at most 256 bytes, got \"" +
            std::string(79, 'x') + "..."},
+      {"/model/merges/1",
+       {"a"},
+       "t.json: model.merges[1]: expected [\"a\", \"b\"] or \"a b\", got array"},
+      {"/model/merges/1",
+       {"a", "b", "c"},
+       "t.json: model.merges[1]: expected [\"a\", \"b\"] or \"a b\", got array"},
+      {"/model/merges/1",
+       {"a", 7},
+       "t.json: model.merges[1]: expected [\"a\", \"b\"] or \"a b\", got array"},
+      {"/model/merges/1",
+       {{"a", "b"}},
+       "t.json: model.merges[1]: expected [\"a\", \"b\"] or \"a b\", got object"},
+      {"/model/merges", 3, "t.json: model.merges: expected an array, got 3"},
+      {"/model/vocab/zzq", json::array(), "t.json: model.vocab 'zzq': expected an id, got array"},
+      {"/model/vocab/x\ny", 700, "t.json: model.vocab 'x?y': is not spelt in the byte alphabet"},
       {"/added_tokens/0/id", 66140,
        "t.json: added_tokens[0].id: expected an id from 0 to 66138, got 66140"},
       {"/added_tokens/0/content", "", "t.json: added_tokens '': is empty"},
@@ -235,6 +250,19 @@ TEST(TokenizerJson, DamagedTextIsRefusedOrRead) {
     }
     refusal(text);
   }
+}
+
+// Some million values, in a tenth of the memory that they would take as JSON.
+TEST(TokenizerJson, LargeListsAreRefusedBeforeTheyAreBuilt) {
+  std::string zeros = "{\"added_tokens\": [0";
+  for (int i = 0; i < 400'000; ++i) zeros += ",0";
+  EXPECT_EQ(refusal(zeros + "]}"),
+            "t.json: has too many values: expected at most 400000 beside "
+            "vocabulary and merges");
+  std::string merges = "{\"model\": {\"merges\": [\"a b\"";
+  for (int i = 0; i < 2'000'000; ++i) merges += ",\"a b\"";
+  EXPECT_EQ(refusal(merges + "]}}"),
+            "t.json: model.merges is too long: expected at most 2000000 merges");
 }
 
 TEST(TokenizerJson, DeepAndHugeTextIsRefusedQuickly) {
