@@ -51,6 +51,14 @@ fs::path folder_of(const fs::path& path) {
 
 }  // namespace
 
+void sync_file(const fs::path& file) { sync(file, O_RDONLY); }
+void drop_from_cache(const fs::path& file) {
+  const Descriptor fd(file, O_RDONLY);
+  if (fd) ::posix_fadvise(fd.get(), 0, 0, POSIX_FADV_DONTNEED);
+}
+
+void sync_folder(const fs::path& folder) { sync(folder, O_RDONLY | O_DIRECTORY); }
+
 PendingFile::PendingFile(fs::path target) : target_(std::move(target)), temporary_(target_) {
   temporary_ += ".tmp";
   std::error_code error;
@@ -68,12 +76,12 @@ PendingFile::~PendingFile() {
 }
 
 void PendingFile::publish() {
-  sync(temporary_, O_RDONLY);
+  sync_file(temporary_);
   if (std::rename(temporary_.c_str(), target_.c_str()) != 0) {
     io_failure(target_, "cannot be replaced", errno);
   }
   published_ = true;
-  sync(folder_of(target_), O_RDONLY | O_DIRECTORY);
+  sync_folder(folder_of(target_));
 }
 
 void write_file_atomically(const fs::path& path, std::string_view text) {

@@ -34,6 +34,12 @@ class PendingFile {
   bool published_ = false;
 };
 
+// fsync of a file, or of a folder's list of names. Throws IoError.
+void sync_file(const std::filesystem::path& file);
+void sync_folder(const std::filesystem::path& folder);
+// Asks the system to take the next bytes read of a file from the disk, as far as it can.
+void drop_from_cache(const std::filesystem::path& file);
+
 // Throws IoError; the old file, if any, is then untouched.
 void write_file_atomically(const std::filesystem::path& path, std::string_view text);
 

@@ -198,6 +198,7 @@ const char* name_of(Hdf5Type type) {
 struct Hdf5Writer::Impl {
   explicit Impl(const fs::path& target) : pending(target) {
     const Silence silence;
+    H5PLset_loading_state(0);
     const Id access(H5Pcreate(H5P_FILE_ACCESS), H5Pclose);
     H5Pset_libver_bounds(access, H5F_LIBVER_V110, H5F_LIBVER_V110);
     H5Pset_fclose_degree(access, H5F_CLOSE_STRONG);

@@ -10,6 +10,7 @@
 #include "quern/autograd/error.h"
 #include "quern/autograd/kernels/parallel.h"
 #include "quern/autograd/random.h"
+#include "quern/data/atomic_file.h"
 #include "quern/data/bpe_trainer.h"
 #include "quern/data/corpus.h"
 #include "quern/data/manifest.h"
@@ -176,6 +177,16 @@ std::vector<PreparedSource> write_part(const fs::path& path, const Corpus& corpu
   return report;
 }
 
+// What the disk gives back is what was hashed.
+void check_written(const fs::path& folder, const std::vector<std::string>& names) {
+  for (const std::string& name : names) drop_from_cache(folder / name);
+  try {
+    verify_folder(folder);
+  } catch (const IntegrityError& error) {
+    throw IoError(error.facts());
+  }
+}
+
 }  // namespace
 
 PrepareReport prepare(const PrepareOptions& options) {
@@ -205,6 +216,7 @@ PrepareReport prepare(const PrepareOptions& options) {
     written.push_back("validation.h5");
   }
   write_manifest(options.out, hash_files(options.out, written));
+  check_written(options.out, written);
   return report;
 }
 

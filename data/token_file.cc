@@ -46,6 +46,23 @@ void check_tokens(const std::string& file, const std::vector<T>& tokens, i32 voc
                    .actual = std::to_string(*bad)});
 }
 
+// libhdf5 may have lost a write without a word. In pieces, since a corpus can be large.
+void check_written(const std::filesystem::path& path, const std::vector<i32>& tokens) {
+  constexpr size_t kPiece = size_t(1) << 20;
+  try {
+    const Hdf5Reader in(path);
+    for (size_t begin = 0; begin < tokens.size(); begin += kPiece) {
+      const size_t count = std::min(kPiece, tokens.size() - begin);
+      const auto stored = in.read_range("tokens", i64(begin), i64(count));
+      if (std::equal(stored.begin(), stored.end(), tokens.begin() + std::ptrdiff_t(begin)))
+        continue;
+      throw IoError({.file = path.string(), .what = "does not read back as it was written"});
+    }
+  } catch (const DataError& error) {
+    throw IoError(error.facts());
+  }
+}
+
 void check_format(const Hdf5Reader& in) {
   const std::string file = in.path().string();
   if (!in.has_attribute("/", "format") || in.attribute_text("/", "format") != kFormat) {
@@ -105,6 +122,7 @@ void write_token_file(const std::filesystem::path& path, const TokenData& data) 
   out.write("source_bytes", bytes);
   out.write("source_sha256", hashes);
   out.commit();
+  check_written(path, data.tokens);
 }
 
 TokenFile::TokenFile(const std::filesystem::path& path, const std::string& tokenizer_sha256)

@@ -112,10 +112,11 @@ bool may_roll_back(const GuardRecipe& guard) {
 fs::path rollback_target(const fs::path& run, i64 checkpoint_every) {
   const std::vector<fs::path> all = list_checkpoints(run);
   for (auto path = all.rbegin(); path != all.rend(); ++path) {
-    const i64 step = read_checkpoint_info(*path).progress.step;
-    if (step == 0 || (checkpoint_every > 0 && step % checkpoint_every == 0)) return *path;
+    const i64 step = step_of(*path);
+    const bool in_turn = step == 0 || (checkpoint_every > 0 && step % checkpoint_every == 0);
+    if (in_turn && is_whole(*path)) return *path;
   }
-  if (!all.empty()) return all.back();
+  if (const auto newest = newest_checkpoint(run)) return newest->folder;
   throw CheckpointError({.file = run.string(), .what = "no checkpoint to roll back to"});
 }
 

@@ -1,11 +1,8 @@
 // SPDX-License-Identifier: MIT
 #include "quern/recipes/checkpoint.h"
 
-#include <fcntl.h>
-#include <unistd.h>
-
 #include <algorithm>
-#include <cstdio>
+#include <cstring>
 #include <set>
 
 #include "quern/data/hdf5_file.h"
@@ -18,13 +15,7 @@ namespace {
 namespace fs = std::filesystem;
 
 constexpr i64 kFormatVersion = 1;
-
-void sync_folder(const fs::path& folder) {
-  const int fd = ::open(folder.c_str(), O_RDONLY | O_DIRECTORY);
-  const bool synced = fd >= 0 && ::fsync(fd) == 0;
-  if (fd >= 0) ::close(fd);
-  if (!synced) throw IoError({.file = folder.string(), .what = "cannot be synced to disk"});
-}
+const std::vector<std::string> kFiles = {"model.h5", "optimizer.h5"};
 
 void describe(Hdf5Writer& file, const Model& model, const Progress& progress,
               const CheckpointContext& context) {
@@ -42,10 +33,9 @@ void describe(Hdf5Writer& file, const Model& model, const Progress& progress,
   }
 }
 
-// Nothing reaches libhdf5, which damaged bytes can crash, before its hash is found to be the one
-// written down when it was saved.
-Hdf5Reader open_checked(const fs::path& path) {
-  verify_file(read_manifest(path.parent_path()), path);
+// Only for files whose hash was found to be the one written down when they were saved: damaged
+// bytes can crash libhdf5.
+Hdf5Reader open_verified(const fs::path& path) {
   Hdf5Reader file(path);
   if (!file.has_attribute("/", "format") ||
       file.attribute_text("/", "format") != "quern_checkpoint") {
@@ -110,10 +100,18 @@ Progress read_progress(const Hdf5Reader& file) {
           guarded ? file.attribute_text("/", "guard_state") : ""};
 }
 
+void require_files(const Manifest& manifest, const fs::path& checkpoint) {
+  for (const std::string& name : kFiles) {
+    if (manifest.find(name) != nullptr) continue;
+    throw CheckpointError({.file = (checkpoint / kManifestName).string(), .what = "lacks " + name});
+  }
+}
+
 Progress read_checkpoint(const fs::path& checkpoint, Model& model, AdamW& optimizer) {
-  const Hdf5Reader weights = open_checked(checkpoint / "model.h5");
+  require_files(verify_folder(checkpoint), checkpoint);
+  const Hdf5Reader weights = open_verified(checkpoint / "model.h5");
   read_weights(weights, model);
-  const Hdf5Reader moments = open_checked(checkpoint / "optimizer.h5");
+  const Hdf5Reader moments = open_verified(checkpoint / "optimizer.h5");
   std::set<std::string> known;
   optimizer.visit([&](const Parameter& p, const Tensor& m, const Tensor& v) {
     read_into(moments, "m/" + p.name, m);
@@ -126,105 +124,110 @@ Progress read_checkpoint(const fs::path& checkpoint, Model& model, AdamW& optimi
   if (moments.attribute_i64("/", "step") != progress.step) {
     throw CheckpointError({.file = checkpoint.string(), .what = "files of different steps"});
   }
+  const i64 named = step_of(checkpoint);
+  if (named >= 0 && named != progress.step) {
+    throw CheckpointError({.file = checkpoint.string(),
+                           .what = "holds another step than its name says",
+                           .expected = std::to_string(named),
+                           .actual = std::to_string(progress.step)});
+  }
   return progress;
+}
+
+void write_weights(const fs::path& path, Model& model, const Progress& progress,
+                   const CheckpointContext& context) {
+  Hdf5Writer file(path);
+  describe(file, model, progress, context);
+  model.visit([&](Parameter& p) { file.write(p.name, p.value); });
+  file.commit();
+}
+
+void write_moments(const fs::path& path, const Model& model, const AdamW& optimizer,
+                   const Progress& progress, const CheckpointContext& context) {
+  Hdf5Writer file(path);
+  describe(file, model, progress, context);
+  file.set_attribute("/", "optimizer_steps", optimizer.steps());
+  optimizer.visit([&](const Parameter& p, const Tensor& m, const Tensor& v) {
+    file.write("m/" + p.name, m);
+    file.write("v/" + p.name, v);
+  });
+  file.commit();
+}
+
+// libhdf5 may have lost a write without a word; the hashes, taken afterwards, would not show it.
+void compare(const Hdf5Reader& file, const std::string& name, const Tensor& meant) {
+  const Tensor stored = file.read(name);
+  const auto a = stored.bytes(), b = meant.bytes();
+  if (a.size() == b.size() && std::memcmp(a.data(), b.data(), a.size()) == 0) return;
+  throw IoError(
+      {.file = file.path().string(), .key = name, .what = "does not read back as it was written"});
+}
+
+void compare_files(const fs::path& folder, Model& model, const AdamW& optimizer) {
+  const Hdf5Reader weights = open_verified(folder / "model.h5");
+  model.visit([&](Parameter& p) { compare(weights, p.name, p.value); });
+  const Hdf5Reader moments = open_verified(folder / "optimizer.h5");
+  optimizer.visit([&](const Parameter& p, const Tensor& m, const Tensor& v) {
+    compare(moments, "m/" + p.name, m);
+    compare(moments, "v/" + p.name, v);
+  });
+}
+
+// At most. A tensor comes three times, its last chunk (1 MiB) may be filled up, and each dataset
+// has a header.
+i64 bytes_needed(Model& model, const CheckpointContext& context) {
+  i64 bytes = (i64{1} << 20) + 4 * i64(context.recipe.size());
+  model.visit([&](Parameter& p) {
+    const i64 values = i64(p.value.bytes().size());
+    bytes += 3 * (values + std::min(values, i64{1} << 20) + (i64{4} << 10));
+  });
+  return bytes;
 }
 
 }  // namespace
 
-fs::path checkpoint_path(const fs::path& run, i64 step) {
-  char name[32];
-  std::snprintf(name, sizeof name, "step-%06lld", static_cast<long long>(step));
-  return run / "checkpoints" / name;
-}
-
-std::vector<fs::path> list_checkpoints(const fs::path& run) {
-  std::vector<std::pair<i64, fs::path>> found;
-  std::error_code ignored;
-  for (const auto& entry : fs::directory_iterator(run / "checkpoints", ignored)) {
-    const std::string name = entry.path().filename().string();
-    const std::string digits = name.starts_with("step-") ? name.substr(5) : "";
-    if (digits.empty() || digits.size() > 18 ||
-        digits.find_first_not_of("0123456789") != std::string::npos) {
-      continue;
-    }
-    found.emplace_back(std::stoll(digits), entry.path());
-  }
-  std::sort(found.begin(), found.end());
-  std::vector<fs::path> paths;
-  for (auto& [step, path] : found) paths.push_back(std::move(path));
-  return paths;
-}
-
 void save_checkpoint(const fs::path& run, Model& model, const AdamW& optimizer,
                      const Progress& progress, const CheckpointContext& context) {
-  const fs::path target = checkpoint_path(run, progress.step);
-  const fs::path temporary = target.string() + ".tmp";
-  std::error_code error;
-  fs::remove_all(temporary, error);
-  fs::create_directories(temporary, error);
-  if (error) throw IoError({.file = temporary.string(), .what = error.message()});
-
-  Hdf5Writer weights(temporary / "model.h5");
-  describe(weights, model, progress, context);
-  model.visit([&](Parameter& p) { weights.write(p.name, p.value); });
-  weights.commit();
-  Hdf5Writer moments(temporary / "optimizer.h5");
-  describe(moments, model, progress, context);
-  moments.set_attribute("/", "optimizer_steps", optimizer.steps());
-  optimizer.visit([&](const Parameter& p, const Tensor& m, const Tensor& v) {
-    moments.write("m/" + p.name, m);
-    moments.write("v/" + p.name, v);
-  });
-  moments.commit();
-
-  write_manifest(temporary, hash_files(temporary, {"model.h5", "optimizer.h5"}));
-  sync_folder(temporary);
-  fs::remove_all(target, error);  // the same step, saved before: equal bytes
-  fs::rename(temporary, target, error);
-  if (error) throw IoError({.file = target.string(), .what = error.message()});
-  sync_folder(target.parent_path());
-}
-
-void prune_checkpoints(const fs::path& run, i64 keep) {
-  const std::vector<fs::path> all = list_checkpoints(run);
-  for (i64 i = 0; i + std::max<i64>(keep, 1) < i64(all.size()); ++i) {
-    std::error_code ignored;
-    fs::remove_all(all[size_t(i)], ignored);
-  }
-  std::vector<fs::path> unfinished;
-  std::error_code ignored;
-  for (const auto& entry : fs::directory_iterator(run / "checkpoints", ignored)) {
-    const std::string name = entry.path().filename().string();
-    if (name.starts_with("step-") && name.ends_with(".tmp")) unfinished.push_back(entry.path());
-  }
-  for (const fs::path& path : unfinished) fs::remove_all(path, ignored);
+  publish_checkpoint(run, progress.step, bytes_needed(model, context), kFiles,
+                     [&](const fs::path& folder) {
+                       write_weights(folder / "model.h5", model, progress, context);
+                       write_moments(folder / "optimizer.h5", model, optimizer, progress, context);
+                       compare_files(folder, model, optimizer);
+                     });
 }
 
 Progress load_checkpoint(const fs::path& checkpoint, Model& model, AdamW& optimizer) {
   return as_checkpoint_error([&] { return read_checkpoint(checkpoint, model, optimizer); });
 }
 
-fs::path find_model_file(const fs::path& path) {
-  if (fs::is_regular_file(path)) return path;
-  if (fs::is_regular_file(path / "model.h5")) return path / "model.h5";
-  const std::vector<fs::path> checkpoints = list_checkpoints(path);
-  if (!checkpoints.empty()) return checkpoints.back() / "model.h5";
-  throw ConfigError({.file = path.string(),
-                     .what = "no checkpoint here",
-                     .hint = "give a run folder, a step folder or a model.h5"});
+ModelFile find_model_file(const fs::path& path) {
+  return as_checkpoint_error([&]() -> ModelFile {
+    std::error_code ignored;
+    if (fs::is_regular_file(path, ignored)) {
+      verify_file(read_manifest(path.parent_path()), path);
+      return {path, {}};
+    }
+    if (fs::is_regular_file(path / "model.h5", ignored) || has_manifest(path)) {
+      require_files(verify_folder(path), path);
+      return {path / "model.h5", {}};
+    }
+    const auto newest = newest_checkpoint(path);
+    if (newest) return {newest->folder / "model.h5", newest->skipped};
+    throw ConfigError({.file = path.string(),
+                       .what = "no checkpoint here",
+                       .hint = "give a run folder, a step folder or a model.h5"});
+  });
 }
 
-void load_weights(const fs::path& path, Model& model) {
-  const fs::path file = find_model_file(path);
-  as_checkpoint_error([&] { read_weights(open_checked(file), model); });
+void load_weights(const ModelFile& file, Model& model) {
+  as_checkpoint_error([&] { read_weights(open_verified(file.path), model); });
 }
 
-CheckpointInfo read_checkpoint_info(const fs::path& path) {
-  const fs::path file = find_model_file(path);
+CheckpointInfo read_checkpoint_info(const ModelFile& file) {
   return as_checkpoint_error([&] {
-    const Hdf5Reader reader = open_checked(file);
+    const Hdf5Reader reader = open_verified(file.path);
     const auto text = [&](const char* name) { return reader.attribute_text("/", name); };
-    return CheckpointInfo{parse_hf_config(text("config_json"), file.string()).model,
+    return CheckpointInfo{parse_hf_config(text("config_json"), file.path.string()).model,
                           read_progress(reader),
                           {text("recipe"), text("tokenizer_sha256")}};
   });

@@ -3,17 +3,17 @@
 //   model.h5      every parameter under its Hugging Face name, experts by global id
 //   optimizer.h5  the moments, as m/<name> and v/<name>
 //   MANIFEST      the hashes of both, checked before either is opened
-// and root attributes that say where the run was. Written beside, synced, renamed: a folder with
-// this name is whole.
+// and root attributes that say where the run was. How such folders are published, found and
+// deleted is in checkpoint_folder.h.
 #pragma once
 
 #include <filesystem>
-#include <optional>
 #include <string>
 #include <vector>
 
 #include "quern/layers/model.h"
 #include "quern/optim/adamw.h"
+#include "quern/recipes/checkpoint_folder.h"
 
 namespace quern {
 
@@ -39,24 +39,33 @@ struct CheckpointInfo {
   CheckpointContext context;
 };
 
-std::filesystem::path checkpoint_path(const std::filesystem::path& run, i64 step);
-// The checkpoints of a run, by step, oldest first.
-std::vector<std::filesystem::path> list_checkpoints(const std::filesystem::path& run);
-
-// Throws IoError; earlier checkpoints are then untouched.
+// Durable and read back when it returns. Throws IoError; earlier checkpoints are then untouched.
 void save_checkpoint(const std::filesystem::path& run, Model& model, const AdamW& optimizer,
                      const Progress& progress, const CheckpointContext& context);
-// Deletes all but the newest `keep`, and what an interrupted save has left.
-void prune_checkpoints(const std::filesystem::path& run, i64 keep);
 
 // Fills model and optimizer. Throws CheckpointError that names file and tensor where anything is
-// missing, surplus or of another shape.
+// damaged, missing, surplus or of another shape.
 Progress load_checkpoint(const std::filesystem::path& checkpoint, Model& model, AdamW& optimizer);
 
-// The weights alone. `path` is a checkpoint, a run (its newest checkpoint) or a model.h5.
-void load_weights(const std::filesystem::path& path, Model& model);
-CheckpointInfo read_checkpoint_info(const std::filesystem::path& path);
-// The model.h5 that `path` stands for. Throws ConfigError when there is none.
-std::filesystem::path find_model_file(const std::filesystem::path& path);
+// A model.h5 whose checkpoint was found whole, and the newer ones of the run that were not.
+struct ModelFile {
+  std::filesystem::path path;
+  std::vector<SkippedCheckpoint> skipped;
+};
+
+// What `path` stands for: a checkpoint, a run (its newest whole checkpoint) or a model.h5 that has
+// its MANIFEST beside it. Throws ConfigError when there is none, CheckpointError when it is
+// damaged.
+ModelFile find_model_file(const std::filesystem::path& path);
+
+// The weights alone.
+void load_weights(const ModelFile& file, Model& model);
+CheckpointInfo read_checkpoint_info(const ModelFile& file);
+inline void load_weights(const std::filesystem::path& path, Model& model) {
+  load_weights(find_model_file(path), model);
+}
+inline CheckpointInfo read_checkpoint_info(const std::filesystem::path& path) {
+  return read_checkpoint_info(find_model_file(path));
+}
 
 }  // namespace quern

@@ -44,6 +44,7 @@ void tally_file(const Model& model, const TokenFile& file, const EvaluateOptions
   const auto windows = thin(all, options.max_tokens, file.num_tokens());
   const i64 step = std::max<i64>(1, options.micro_batch_sequences);
   for (i64 begin = 0; begin < i64(windows.size()); begin += step) {
+    if (options.before_batch) options.before_batch();
     const i64 count = std::min(step, i64(windows.size()) - begin);
     const std::span<const EvaluationWindow> some(&windows[size_t(begin)], size_t(count));
     const Batch batch = evaluation_batch(file, some, options.sequence_length);

@@ -2,6 +2,7 @@
 // Bits per byte of token files.
 #pragma once
 
+#include <functional>
 #include <memory>
 #include <span>
 
@@ -14,7 +15,8 @@ namespace quern {
 struct EvaluateOptions {
   i64 sequence_length = 256;
   i64 micro_batch_sequences = 8;
-  i64 max_tokens = 0;  // of each file, spread evenly over it; 0: all
+  i64 max_tokens = 0;                  // of each file, spread evenly over it; 0: all
+  std::function<void()> before_batch;  // called before each batch; what it throws ends it
 };
 
 // -sum log2 p over every token of the text, in windows of the training length without overlap, a

@@ -13,11 +13,12 @@
 #include "quern/recipes/dry_run.h"
 #include "quern/recipes/evaluate.h"
 #include "quern/recipes/generate.h"
-#include "quern/recipes/hf_config.h"
+#include "quern/recipes/inspect.h"
 #include "quern/recipes/internal/command_doctor.h"
 #include "quern/recipes/internal/command_report.h"
 #include "quern/recipes/probe.h"
 #include "quern/recipes/run.h"
+#include "quern/recipes/verify.h"
 
 namespace quern {
 namespace {
@@ -155,9 +156,15 @@ struct ResumeCommand {
   }
 };
 
-Model load_model(const std::string& path, const ModelConfig& config) {
+ModelFile open_model(const std::string& path) {
+  ModelFile file = find_model_file(path);
+  warn_of_skipped(file.skipped);
+  return file;
+}
+
+Model load_model(const ModelFile& file, const ModelConfig& config) {
   Model model(config);
-  load_weights(path, model);
+  load_weights(file, model);
   return model;
 }
 
@@ -206,8 +213,9 @@ struct EvaluateCommand {
 
   void run() {
     use_threads(threads);
-    const CheckpointInfo info = read_checkpoint_info(model);
-    const Model loaded = load_model(model, info.model);
+    const ModelFile file = open_model(model);
+    const CheckpointInfo info = read_checkpoint_info(file);
+    const Model loaded = load_model(file, info.model);
     if (options.sequence_length == 0) {
       options.sequence_length = recipe_of(info, model).data.sequence_length;
     }
@@ -260,10 +268,11 @@ struct GenerateCommand {
 
   void run() {
     use_threads(threads);
-    const CheckpointInfo info = read_checkpoint_info(model);
+    const ModelFile file = open_model(model);
+    const CheckpointInfo info = read_checkpoint_info(file);
     const Tokenizer t =
         load_tokenizer(tokenizer.empty() ? find_tokenizer(model).string() : tokenizer, info);
-    const Model loaded = load_model(model, info.model);
+    const Model loaded = load_model(file, info.model);
     if (json) {
       const std::string text = generate(loaded, t, prompt, options);
       const ordered_json object{{"prompt", prompt}, {"text", text}};
@@ -280,47 +289,37 @@ struct GenerateCommand {
 struct InspectCommand {
   std::string path;
   i64 sequence_length = 0;
-  bool json = false;
+  bool json = false, verify = false;
+  ExitCode* result = nullptr;
 
-  void define(CLI::App& app) {
+  void define(CLI::App& app, ExitCode* code) {
+    result = code;
     CLI::App* c = app.add_subcommand("inspect", "What a recipe, config.json or checkpoint holds");
     c->footer(
         "Examples:\n  quern inspect recipes/pretrain_tiny.textproto\n"
-        "  quern inspect build/example --json");
-    c->add_option("path", path, "a recipe, a config.json, a run, a step folder or a model.h5")
+        "  quern inspect build/example --json\n"
+        "  quern inspect --verify build/example");
+    c->add_option("path", path,
+                  "a recipe, a config.json, a run, a step folder, a model.h5; with --verify also "
+                  "token files")
         ->required();
     c->add_option("--sequence-length", sequence_length,
                   "for the FLOPs per token; default: as in training");
     c->add_flag("--json", json, "print JSON");
+    c->add_flag("--verify", verify, "read every file and compare it with its hash");
     c->callback([this] { run(); });
   }
 
   void run() {
-    const Figures figures = look_at();
+    if (verify) return verify_files();
+    const Figures figures = inspect(path, sequence_length);
     std::cout << (json ? json_of(figures) : table_of(figures));
   }
 
-  Figures look_at() const {
-    if (path.ends_with(".json")) {
-      const HfConfig config = read_hf_config(path);
-      Figures figures = describe_model(config.model, sequence_length > 0 ? sequence_length : 4096);
-      for (const HfKey& key : config.unknown_keys) {
-        figures.push_back(text_figure("unknown " + key.name, key.json));
-      }
-      return figures;
-    }
-    if (path.ends_with(".textproto")) return describe(load_recipe(path));
-    const CheckpointInfo info = read_checkpoint_info(path);
-    Figures figures = {text_figure("checkpoint", find_model_file(path).string()),
-                       count_figure("steps done", double(info.progress.step)),
-                       count_figure("tokens seen", double(info.progress.tokens_seen))};
-    for (Figure& f : describe(recipe_of(info, path))) figures.push_back(std::move(f));
-    return figures;
-  }
-
-  Figures describe(const Recipe& recipe) const {
-    return describe_model(recipe.model,
-                          sequence_length > 0 ? sequence_length : recipe.data.sequence_length);
+  void verify_files() {
+    const std::vector<VerifiedFile> files = verify_path(path);
+    std::cout << (json ? json_of(files) : table_of(files));
+    if (!all_good(files)) *result = ExitCode::kIntegrity;
   }
 };
 
@@ -362,7 +361,7 @@ int run(int argc, char** argv) {
   resume_command.define(app, &code);
   evaluate_command.define(app);
   generate_command.define(app);
-  inspect_command.define(app);
+  inspect_command.define(app, &code);
   report_command.define(app);
   doctor_command.define(app, &code);
   try {

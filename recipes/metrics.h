@@ -70,7 +70,7 @@ struct EnvironmentMetrics {
   std::vector<std::pair<std::string, std::string>> rows;  // what, value
 };
 
-// Anything else worth a line: "resumed", "interrupted", "skipped".
+// Anything else worth a line: "resumed", "interrupted", "skipped", "checkpoint skipped".
 struct EventMetrics {
   i64 step = 0;
   std::string name;
@@ -93,6 +93,7 @@ class MetricsLog {
   // not finish, are dropped. Throws IoError; DataError when the file is not a metrics log.
   MetricsLog(std::filesystem::path path, i64 resume_step);
 
+  const std::filesystem::path& path() const { return path_; }
   // Appends a line and hands it to the system. Bytes that are not UTF-8 become U+FFFD, numbers that
   // are not finite become null. Throws IoError.
   void append(const StepMetrics& metrics);

@@ -5,10 +5,13 @@
 
 #include <algorithm>
 #include <chrono>
+#include <cstdio>
 #include <fstream>
 
 #include "quern/autograd/kernels/parallel.h"
 #include "quern/autograd/ops/matmul.h"
+#include "quern/recipes/internal/units.h"
+#include "quern/recipes/stop_signal.h"
 #include "quern/recipes/trainer.h"
 
 namespace quern {
@@ -59,7 +62,13 @@ StepProbe probe_step(const Recipe& recipe, std::shared_ptr<const Sampler> sample
   std::vector<double> times;
   // The last step's size is the one that counts when the batch grows.
   const i64 step = trial.train.steps - 1;
-  while (times.size() < 3 || (times.size() < 12 && seconds_now() - start < seconds)) {
+  // A signal makes it short, not wrong: the run that saves and stops now has its steps.
+  const auto enough = [&] {
+    if (times.size() < 2) return false;
+    if (stop_requested() || times.size() == 12) return true;
+    return times.size() >= 3 && seconds_now() - start >= seconds;
+  };
+  while (!enough()) {
     const double begin = seconds_now();
     trainer.step(trainer.batch_of(step));
     times.push_back(seconds_now() - begin);
@@ -67,6 +76,16 @@ StepProbe probe_step(const Recipe& recipe, std::shared_ptr<const Sampler> sample
   times.erase(times.begin());  // the first step finds no memory to reuse
   std::sort(times.begin(), times.end());
   return {times[times.size() / 2], resident_bytes()};
+}
+
+void choose_steps(Recipe& recipe, std::shared_ptr<const Sampler> sampler) {
+  const StepProbe probe = probe_step(recipe, std::move(sampler));
+  const double steps = recipe.train.target_minutes * 60 / probe.seconds_per_step;
+  recipe.train.steps = std::max<i64>(10, i64(steps));
+  recipe.optim.warmup_steps = std::min(recipe.optim.warmup_steps, recipe.train.steps / 5);
+  std::printf("%.3f s per step: %lld steps in %s\n", probe.seconds_per_step,
+              static_cast<long long>(recipe.train.steps),
+              internal::duration_text(recipe.train.target_minutes * 60).c_str());
 }
 
 std::size_t resident_bytes() {

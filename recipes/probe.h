@@ -27,6 +27,10 @@ struct StepProbe {
 StepProbe probe_step(const Recipe& recipe, std::shared_ptr<const Sampler> sampler,
                      double seconds = 8);
 
+// The steps that fill train.target_minutes, from a probe, and a warm-up that fits them: schedules
+// count steps, never time. Says on stdout what it found.
+void choose_steps(Recipe& recipe, std::shared_ptr<const Sampler> sampler);
+
 // Resident memory of this process, in bytes.
 std::size_t resident_bytes();
 

@@ -76,7 +76,14 @@ struct TrainRecipe {
   std::int64_t eval_every = 200;
   std::int64_t eval_max_tokens = 0;  // of each validation file; 0: all
   std::int64_t checkpoint_every = 500;
+  // Which checkpoints stay: the newest, at least two; those of steps that are multiples of
+  // keep_every (0: none); the one whose step had the best validation.
   std::int64_t keep_checkpoints = 2;
+  std::int64_t keep_every = 0;
+  bool keep_best = false;
+  // What a checkpoint that cannot be written means: "halt" ends the run with code 3, "warn" trains
+  // on and tries again at the next one. The last one of a run must be written.
+  std::string on_save_error = "halt";
   std::int64_t sample_every = 0;
   std::vector<std::string> sample_prompts;
   std::int64_t sample_tokens = 100;

@@ -126,7 +126,11 @@ void check_train(const Recipe& recipe) {
   check_range("train.eval_every", t.eval_every, 0, kMaxSteps);
   check_range("train.eval_max_tokens", t.eval_max_tokens, 0, kMaxTokens);
   check_range("train.checkpoint_every", t.checkpoint_every, 0, kMaxSteps);
-  check_range("train.keep_checkpoints", t.keep_checkpoints, 1, 1'000'000);
+  check_range("train.keep_checkpoints", t.keep_checkpoints, 2, 1'000'000);
+  check_range("train.keep_every", t.keep_every, 0, kMaxSteps);
+  if (t.on_save_error != "halt" && t.on_save_error != "warn") {
+    refuse("train.on_save_error", "halt or warn", "'" + t.on_save_error + "'");
+  }
   check_range("train.sample_every", t.sample_every, 0, kMaxSteps);
   check_range("train.sample_tokens", t.sample_tokens, 1, 1'000'000);
   if (t.sample_every > 0 && recipe.data.tokenizer.empty()) {

@@ -5,18 +5,19 @@
 
 #include <algorithm>
 #include <chrono>
-#include <csignal>
 #include <cstdio>
-#include <span>
+#include <map>
+#include <set>
 
 #include "quern/data/atomic_file.h"
 #include "quern/data/prefetch.h"
-#include "quern/data/tokenizer.h"
 #include "quern/recipes/bad_steps.h"
 #include "quern/recipes/describe.h"
 #include "quern/recipes/environment.h"
 #include "quern/recipes/evaluate.h"
 #include "quern/recipes/generate.h"
+#include "quern/recipes/internal/run_lock.h"
+#include "quern/recipes/internal/step_metrics.h"
 #include "quern/recipes/internal/units.h"
 #include "quern/recipes/metrics.h"
 #include "quern/recipes/probe.h"
@@ -24,26 +25,13 @@
 #include "quern/recipes/run_inputs.h"
 #include "quern/recipes/run_log.h"
 #include "quern/recipes/run_report.h"
+#include "quern/recipes/stop_signal.h"
 #include "quern/recipes/trainer.h"
 
 namespace quern {
 namespace {
 
 namespace fs = std::filesystem;
-
-// Set by the first SIGINT or SIGTERM; the second one ends the process at once.
-volatile std::sig_atomic_t stop_signal = 0;
-
-void on_signal(int signal) { stop_signal = signal; }
-
-void catch_signals() {
-  stop_signal = 0;
-  struct sigaction action {};
-  action.sa_handler = on_signal;
-  action.sa_flags = SA_RESETHAND | SA_RESTART;
-  sigaction(SIGINT, &action, nullptr);
-  sigaction(SIGTERM, &action, nullptr);
-}
 
 double seconds_now() {
   return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
@@ -57,8 +45,11 @@ class Run {
   ExitCode go();
 
  private:
-  void restore(const std::vector<fs::path>& checkpoints);
+  void restore(const VerifiedCheckpoint& checkpoint);
+  void remember(const RunHistory& history);
   void log_environment();
+  void take_steps();
+  void after_step(i64 done);
   void log_step(const StepReport& report, double seconds, double data_seconds);
   template <class F>
   void timed(const char* phase, F&& f);
@@ -67,8 +58,10 @@ class Run {
   void roll_back(const BadStep& bad);
   [[noreturn]] void halt(const StepReport& report, const fs::path& kept);
   void do_evaluate(i64 max_tokens);
-  void write_samples(i64 done = 0);
-  void save();
+  void write_samples();
+  void save(bool must);
+  void note_failure(i64 step, const std::string& what);
+  void prune();
   void report(bool finished);
   ExitCode interrupted();
   ExitCode finish();
@@ -81,6 +74,9 @@ class Run {
   double elapsed_before_ = 0;
   double start_ = 0;
   i64 saved_step_ = -1;
+  Retention retention_;
+  std::map<i64, double> evaluated_;                // bits per byte, by step
+  std::set<std::pair<i64, std::string>> sampled_;  // steps and prompts of earlier pieces
   std::optional<RunLog> log_;
   ProgressLine line_;
   std::optional<Prefetcher> batches_;
@@ -93,18 +89,18 @@ Run::Run(const Recipe& recipe, fs::path folder, RunInputs data, const StepHooks&
       trainer_(recipe, data_.sampler, hooks),
       product_rate_(measure_product_rate()),
       line_(recipe.train.steps, recipe.train.log_every, stdout) {
-  const std::vector<fs::path> checkpoints = list_checkpoints(folder_);
-  if (checkpoints.empty()) {
-    if (!recipe_.train.init_from.empty()) trainer_.start_from(recipe_.train.init_from);
+  retention_.last = recipe_.train.keep_checkpoints;
+  retention_.every = recipe_.train.keep_every;
+  if (const auto checkpoint = newest_checkpoint(folder_)) {
+    restore(*checkpoint);
+  } else {
+    if (!recipe_.train.init_from.empty()) {
+      const ModelFile weights = find_model_file(recipe_.train.init_from);
+      warn_of_skipped(weights.skipped);
+      trainer_.start_from(weights);
+    }
     log_.emplace(folder_, 0);
-    log_environment();
-    return;
   }
-  restore(checkpoints);
-  log_.emplace(folder_, trainer_.progress().step);
-  const RunHistory history = read_metrics(folder_ / "metrics.jsonl");
-  if (!history.steps.empty()) elapsed_before_ = history.steps.back().elapsed_s;
-  log_->append(EventMetrics{trainer_.progress().step, "resumed", ""});
   log_environment();
 }
 
@@ -122,28 +118,43 @@ void Run::timed(const char* phase, F&& f) {
   log_->append(PhaseMetrics{trainer_.progress().step, phase, seconds_now() - begin});
 }
 
-void Run::restore(const std::vector<fs::path>& checkpoints) {
-  try {
-    trainer_.restore(checkpoints.back());
-  } catch (const CheckpointError& error) {
-    ErrorFacts facts = error.facts();
-    if (checkpoints.size() > 1) {
-      facts.hint = "to go on from " + checkpoints[checkpoints.size() - 2].filename().string() +
-                   ", delete " + checkpoints.back().string();
-    }
-    throw CheckpointError(facts);
+void Run::restore(const VerifiedCheckpoint& checkpoint) {
+  warn_of_skipped(checkpoint.skipped);
+  trainer_.restore(checkpoint.folder);
+  const i64 step = trainer_.progress().step;
+  saved_step_ = step;
+  log_.emplace(folder_, step);
+  remember(read_metrics(folder_ / "metrics.jsonl"));
+  for (const SkippedCheckpoint& s : checkpoint.skipped) {
+    log_->append(EventMetrics{step, "checkpoint skipped", s.why});
   }
-  saved_step_ = trainer_.progress().step;
+  log_->append(EventMetrics{step, "resumed", ""});
+}
+
+// What the pieces of the run before this one have done.
+void Run::remember(const RunHistory& history) {
+  if (!history.steps.empty()) elapsed_before_ = history.steps.back().elapsed_s;
+  for (const EvalMetrics& e : history.evals) evaluated_[e.step] = e.bits_per_byte;
+  for (const SampleMetrics& s : history.samples) sampled_.insert({s.step, s.prompt});
 }
 
 ExitCode Run::go() {
-  const TrainRecipe& t = recipe_.train;
-  catch_signals();
   start_ = seconds_now();
-  if (may_roll_back(recipe_.guard) && trainer_.progress().step == 0) save();
+  if (may_roll_back(recipe_.guard) && trainer_.progress().step == 0) save(false);
+  try {
+    take_steps();
+    return finish();
+  } catch (const StopRequested&) {
+    return interrupted();
+  }
+}
+
+void Run::take_steps() {
+  const i64 first = trainer_.progress().step, steps = recipe_.train.steps;
   prefetch();
-  while (trainer_.progress().step < t.steps) {
-    if (stop_signal != 0) return interrupted();
+  if (first > 0 && first < steps) after_step(first);  // what a signal broke off
+  while (trainer_.progress().step < steps) {
+    stop_here();
     const double begin = seconds_now();
     const Batch batch = batches_->next();
     const double data_seconds = seconds_now() - begin;
@@ -154,14 +165,16 @@ ExitCode Run::go() {
       continue;
     }
     log_step(step, seconds_now() - begin, data_seconds);
-    const i64 done = trainer_.progress().step;
-    if (done == t.steps) break;
-    if (every(t.eval_every, done)) do_evaluate(t.eval_max_tokens);
-    if (every(t.sample_every, done)) write_samples();
-    if (every(t.checkpoint_every, done)) save();
-    if (every(t.eval_every, done) || every(t.checkpoint_every, done)) report(false);
+    if (trainer_.progress().step < steps) after_step(trainer_.progress().step);
   }
-  return finish();
+}
+
+void Run::after_step(i64 done) {
+  const TrainRecipe& t = recipe_.train;
+  if (every(t.eval_every, done)) do_evaluate(t.eval_max_tokens);
+  if (every(t.sample_every, done)) write_samples();
+  if (every(t.checkpoint_every, done)) save(false);
+  if (every(t.eval_every, done) || every(t.checkpoint_every, done)) report(false);
 }
 
 // Batches from where the trainer stands.
@@ -194,6 +207,8 @@ void Run::roll_back(const BadStep& bad) {
   const Progress to = read_checkpoint_info(checkpoint).progress;
   trainer_.roll_back(checkpoint, bad);
   saved_step_ = to.step;
+  std::erase_if(evaluated_, [&](const auto& e) { return e.first > to.step; });
+  std::erase_if(sampled_, [&](const auto& s) { return s.first > to.step; });
   log_->roll_back(to.step, rollback_text(bad, to));
   line_.refused("rolled back " + rollback_text(bad, to));
 }
@@ -201,7 +216,7 @@ void Run::roll_back(const BadStep& bad) {
 void Run::halt(const StepReport& report, const fs::path& kept) {
   const BadStep& bad = *report.bad;
   line_.finish();
-  save();
+  save(true);
   log_->append(EventMetrics{bad.step, "halted", samples_of(bad) + ": " + reason_of(bad)});
   this->report(false);
   std::printf("step %lld, the last good one, is saved in %s%s%s\n",
@@ -211,72 +226,97 @@ void Run::halt(const StepReport& report, const fs::path& kept) {
 }
 
 void Run::log_step(const StepReport& report, double seconds, double data_seconds) {
-  StepMetrics m;
-  m.step = trainer_.progress().step;
-  m.tokens_seen = trainer_.progress().tokens_seen;
-  m.loss = report.loss;
-  m.aux_loss = report.aux_loss;
-  m.lr = report.lr;
-  m.grad_norm = report.grad_norm;
+  StepMetrics m = metrics_of(report, trainer_.progress());
   m.seconds = seconds;
   m.data_s = data_seconds;
-  m.forward_backward_s = report.forward_backward_s;
-  m.optimizer_s = report.optimizer_s;
   m.tokens_per_s = double(report.tokens) / seconds;
   m.share_of_peak =
       flops_per_token(recipe_.model, recipe_.data.sequence_length) * m.tokens_per_s / product_rate_;
   m.elapsed_s = elapsed_before_ + seconds_now() - start_;
-  for (const std::vector<i64>& layer : report.expert_load) {
-    double sum = 0;
-    for (const i64 n : layer) sum += double(n);
-    std::vector<double>& relative = m.expert_load.emplace_back();
-    for (const i64 n : layer) {
-      relative.push_back(double(n) * double(layer.size()) / sum);
-      m.dead_experts += n == 0;
-      m.load_max_over_mean = std::max(m.load_max_over_mean, relative.back());
-    }
-  }
   m.memory_bytes = resident_bytes();
   log_->append(m);
   line_.step(m);
 }
 
 void Run::do_evaluate(i64 max_tokens) {
-  if (data_.validation.empty()) return;
+  const i64 step = trainer_.progress().step;
+  if (data_.validation.empty() || evaluated_.contains(step)) return;
+  EvaluateOptions options{recipe_.data.sequence_length, recipe_.train.micro_batch_sequences,
+                          max_tokens};
+  options.before_batch = stop_here;
   EvalMetrics m;
-  timed("evaluation", [&] {
-    m = evaluate(trainer_.model(), data_.validation,
-                 {recipe_.data.sequence_length, recipe_.train.micro_batch_sequences, max_tokens});
-  });
-  m.step = trainer_.progress().step;
+  timed("evaluation", [&] { m = evaluate(trainer_.model(), data_.validation, options); });
+  m.step = step;
+  evaluated_[step] = m.bits_per_byte;
   log_->append(m);
   line_.eval(m);
 }
 
-// Of the prompts after the first `done`.
-void Run::write_samples(i64 done) {
+void Run::write_samples() {
   if (!data_.tokenizer) return;
-  const std::span<const std::string> prompts = recipe_.train.sample_prompts;
-  for (const std::string& prompt : prompts.subspan(std::min(size_t(done), prompts.size()))) {
+  const i64 step = trainer_.progress().step;
+  for (const std::string& prompt : recipe_.train.sample_prompts) {
+    if (sampled_.contains({step, prompt})) continue;
     GenerateOptions options;
     options.tokens = recipe_.train.sample_tokens;
     options.seed = std::uint64_t(recipe_.train.seed);
     std::string text;
-    timed("sampling",
-          [&] { text = generate(trainer_.model(), *data_.tokenizer, prompt, options); });
-    log_->append(SampleMetrics{trainer_.progress().step, prompt, text});
+    timed("sampling", [&] {
+      text = generate(trainer_.model(), *data_.tokenizer, prompt, options,
+                      [](const std::string&) { stop_here(); });
+    });
+    log_->append(SampleMetrics{step, prompt, text});
   }
 }
 
-void Run::save() {
+// What the log says up to here is made durable first, so that a checkpoint never knows more.
+// `must`: nothing comes afterwards that could save again.
+void Run::save(bool must) {
   const i64 step = trainer_.progress().step;
-  if (step == saved_step_) return;
-  timed("saving", [&] {
-    save_checkpoint(folder_, trainer_.model(), trainer_.optimizer(), trainer_.progress(),
-                    {to_text(recipe_), data_.tokenizer_sha256});
-    prune_checkpoints(folder_, recipe_.train.keep_checkpoints);
-  });
-  saved_step_ = step;
+  if (step != saved_step_) {
+    try {
+      log_->sync();
+      timed("saving", [&] {
+        save_checkpoint(folder_, trainer_.model(), trainer_.optimizer(), trainer_.progress(),
+                        {to_text(recipe_), data_.tokenizer_sha256});
+      });
+    } catch (const IoError& error) {
+      line_.finish();
+      ErrorFacts facts = error.facts();
+      const std::string there = saved_step_ < 0
+                                    ? "nothing is saved yet"
+                                    : "step " + std::to_string(saved_step_) + " is saved";
+      facts.hint += (facts.hint.empty() ? "" : "; ") + there;
+      if (must || recipe_.train.on_save_error == "halt") throw IoError(facts);
+      std::fprintf(stderr, "quern: warning: step %lld is not saved, training goes on: %s\n",
+                   static_cast<long long>(step), sentence(facts).c_str());
+      note_failure(step, error.what());
+      return;
+    }
+    saved_step_ = step;
+  }
+  prune();
+}
+
+// The same disk may refuse the log too; stderr has it already.
+void Run::note_failure(i64 step, const std::string& what) {
+  try {
+    log_->append(EventMetrics{step, "save failed", what});
+  } catch (const IoError&) {
+  }
+}
+
+void Run::prune() {
+  retention_.best.reset();
+  if (recipe_.train.keep_best) {
+    for (const fs::path& checkpoint : list_checkpoints(folder_)) {
+      const auto here = evaluated_.find(step_of(checkpoint));
+      if (here == evaluated_.end()) continue;
+      const bool better = !retention_.best || here->second < evaluated_[*retention_.best];
+      if (better) retention_.best = here->first;
+    }
+  }
+  prune_checkpoints(folder_, saved_step_, retention_);
 }
 
 void Run::report(bool finished) {
@@ -285,7 +325,7 @@ void Run::report(bool finished) {
 
 ExitCode Run::interrupted() {
   line_.finish();
-  save();
+  save(true);
   log_->append(EventMetrics{trainer_.progress().step, "interrupted", ""});
   report(false);
   std::printf("stopped by a signal; step %lld is saved. Go on with: quern resume %s\n",
@@ -295,13 +335,9 @@ ExitCode Run::interrupted() {
 
 ExitCode Run::finish() {
   line_.finish();
-  save();
-  // A run killed below has some of this in its log already.
-  const RunHistory before = read_metrics(folder_ / "metrics.jsonl");
-  const auto of_last_step = [this](const auto& m) { return m.step == recipe_.train.steps; };
-  const bool measured = std::ranges::any_of(before.evals, of_last_step);
-  if (!measured) do_evaluate(0);
-  write_samples(std::ranges::count_if(before.samples, of_last_step));
+  save(true);
+  do_evaluate(0);
+  write_samples();
   report(true);
   write_file_atomically(folder_ / "finished", "");
   const RunHistory history = read_metrics(folder_ / "metrics.jsonl");
@@ -319,32 +355,20 @@ ExitCode Run::finish() {
   return ExitCode::kDone;
 }
 
-// The steps that fill target_minutes, from a short probe; schedules count steps, never time.
-void choose_steps(Recipe& recipe, const RunInputs& data) {
-  const StepProbe probe = probe_step(recipe, data.sampler);
-  const double steps = recipe.train.target_minutes * 60 / probe.seconds_per_step;
-  recipe.train.steps = std::max<i64>(10, i64(steps));
-  recipe.optim.warmup_steps = std::min(recipe.optim.warmup_steps, recipe.train.steps / 5);
-  std::printf("%.3f s per step: %lld steps in %s\n", probe.seconds_per_step,
-              static_cast<long long>(recipe.train.steps),
-              internal::duration_text(recipe.train.target_minutes * 60).c_str());
-}
-
 }  // namespace
 
 ExitCode train_run(Recipe recipe, const fs::path& run, const StepHooks& hooks) {
-  if (fs::exists(run / "recipe.textproto")) {
-    throw ConfigError({.file = run.string(),
-                       .what = "this folder already holds a run",
-                       .hint = "go on with: quern resume " + run.string()});
-  }
+  const StopSignals signals;
+  refuse_a_second_run(run);
   use_threads(recipe.train.threads);
   make_paths_absolute(recipe);
   RunInputs data = open_inputs(recipe);
   std::error_code error;
   fs::create_directories(run / "checkpoints", error);
   if (error) throw IoError({.file = run.string(), .what = error.message()});
-  if (recipe.train.steps == 0) choose_steps(recipe, data);
+  const RunLock lock(run);
+  refuse_a_second_run(run);  // that was begun meanwhile
+  if (recipe.train.steps == 0) choose_steps(recipe, data.sampler);
   validate(recipe);
   if (data.tokenizer) data.tokenizer->save(run / "tokenizer.json");
   Run started(recipe, run, std::move(data), hooks);
@@ -355,9 +379,11 @@ ExitCode train_run(Recipe recipe, const fs::path& run, const StepHooks& hooks) {
 }
 
 ExitCode resume_run(const fs::path& run, const StepHooks& hooks) {
+  const StopSignals signals;
   if (!fs::exists(run / "recipe.textproto")) {
     throw ConfigError({.file = run.string(), .what = "no run in this folder"});
   }
+  const RunLock lock(run);
   if (fs::exists(run / "finished")) {
     std::printf("this run is finished. Report: %s\n", (run / "report.html").c_str());
     return ExitCode::kDone;

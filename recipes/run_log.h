@@ -6,6 +6,7 @@
 #include <filesystem>
 #include <vector>
 
+#include "quern/data/atomic_file.h"
 #include "quern/recipes/metrics.h"
 #include "quern/recipes/tfevents.h"
 
@@ -27,6 +28,9 @@ class RunLog {
     events_ = EventFile(run_ / "events", step);
     for (const EventMetrics& event : rollbacks_) append(event);
   }
+
+  // What metrics.jsonl holds is on the disk when this returns. Throws IoError.
+  void sync() const { sync_file(log_.path()); }
 
   template <class Metrics>
   void append(const Metrics& metrics) {

@@ -91,15 +91,15 @@ Trainer::Trainer(const Recipe& recipe, std::shared_ptr<const Sampler> sampler, S
   model_.initialise(std::uint64_t(recipe.train.seed));
 }
 
-void Trainer::start_from(const std::filesystem::path& checkpoint) {
-  const std::string theirs = read_checkpoint_info(checkpoint).context.tokenizer_sha256;
+void Trainer::start_from(const ModelFile& weights) {
+  const std::string theirs = read_checkpoint_info(weights).context.tokenizer_sha256;
   if (theirs != sampler_->sources()[0].file->tokenizer_sha256()) {
-    throw ConfigError({.file = checkpoint.string(),
+    throw ConfigError({.file = weights.path.string(),
                        .what = "weights of another tokenizer than the token files'",
                        .hint = "quern prepare --tokenizer with the tokenizer.json of that run"});
   }
   try {
-    load_weights(checkpoint, model_);
+    load_weights(weights, model_);
   } catch (const CheckpointError& error) {  // its bytes are good, so it is the recipe that errs
     ErrorFacts facts = error.facts();
     facts.hint = "`quern inspect` shows the model of this checkpoint";

@@ -73,8 +73,8 @@ class Trainer {
   const BatchSchedule& batch_schedule() const { return batch_schedule_; }
 
   // Starts from the weights of another run. Throws ConfigError when they belong to another
-  // tokenizer or do not fit the model, CheckpointError when they are damaged.
-  void start_from(const std::filesystem::path& checkpoint);
+  // tokenizer or do not fit the model.
+  void start_from(const ModelFile& weights);
   // Goes on from a checkpoint of this run.
   void restore(const std::filesystem::path& checkpoint);
   // What a refused step with BadStepAction::rollback asks for: back to a checkpoint of this run,

@@ -113,6 +113,9 @@ void for_each_field(T& c, auto&& f) {
   f("eval_max_tokens", c.eval_max_tokens);
   f("checkpoint_every", c.checkpoint_every);
   f("keep_checkpoints", c.keep_checkpoints);
+  f("keep_every", c.keep_every);
+  f("keep_best", c.keep_best);
+  f("on_save_error", c.on_save_error);
   f("sample_every", c.sample_every);
   f("sample_prompts", c.sample_prompts);
   f("sample_tokens", c.sample_tokens);

@@ -241,23 +241,30 @@ TEST_F(CheckpointTest, TheNewestIsTheOneWithTheHighestStep) {
   ASSERT_EQ(all.size(), 4u);
   EXPECT_EQ(all.front(), checkpoint_path(run_, 2));
   EXPECT_EQ(all.back(), checkpoint_path(run_, 1000000));
-  EXPECT_EQ(find_model_file(run_), checkpoint_path(run_, 1000000) / "model.h5");
+  EXPECT_EQ(find_model_file(run_).path, checkpoint_path(run_, 1000000) / "model.h5");
 }
 
-TEST_F(CheckpointTest, KeepsTheNewestAndNothingUnfinished) {
-  for (const i64 step : {13, 14, 15}) save(step);
-  dir_.file("run/checkpoints/step-000007.tmp/model.h5", "half");
-  dir_.file("run/checkpoints/step-000016.tmp/model.h5", "half");
-  EXPECT_EQ(list_checkpoints(run_).size(), 4u);
-  save(16);  // over what the interrupted save has left
-  prune_checkpoints(run_, 2);
-  EXPECT_EQ(list_checkpoints(run_),
-            (std::vector{checkpoint_path(run_, 15), checkpoint_path(run_, 16)}));
-  int entries = 0;
-  for ([[maybe_unused]] const auto& e : fs::recursive_directory_iterator(run_)) ++entries;
-  EXPECT_EQ(entries, 1 + 2 * 4);  // checkpoints, two folders of three files
-  State loaded(2);
-  EXPECT_EQ(load_checkpoint(checkpoint_path(run_, 16), loaded.model, loaded.optimizer).step, 16);
+TEST_F(CheckpointTest, AFolderOfAnotherStepIsRefused) {
+  fs::rename(checkpoint_, checkpoint_path(run_, 13));
+  checkpoint_ = checkpoint_path(run_, 13);
+  const ErrorFacts facts = failure();
+  EXPECT_EQ(facts.expected, "13");
+  EXPECT_EQ(facts.actual, "12");
+}
+
+TEST_F(CheckpointTest, WeightsComeFromTheNewestWholeCheckpoint) {
+  save(20);
+  save(30);
+  fs::resize_file(checkpoint_path(run_, 30) / "optimizer.h5", 100);
+  const ModelFile file = find_model_file(run_);
+  EXPECT_EQ(file.path, checkpoint_path(run_, 20) / "model.h5");
+  ASSERT_EQ(file.skipped.size(), 1u);
+  EXPECT_EQ(file.skipped[0].folder, checkpoint_path(run_, 30));
+  EXPECT_NE(file.skipped[0].why.find("optimizer.h5: damaged"), std::string::npos);
+  EXPECT_EQ(read_checkpoint_info(file).progress.step, 20);
+  // Asked for by name, a damaged one is an error.
+  EXPECT_THROW(find_model_file(checkpoint_path(run_, 30)), CheckpointError);
+  EXPECT_THROW(find_model_file(dir_ / "nothing"), ConfigError);
 }
 
 TEST_F(CheckpointTest, SavingWhereItCannotIsAnIoError) {

@@ -198,6 +198,38 @@ TEST_F(CliTest, ADamagedCheckpointExitsWithFive) {
   }
 }
 
+TEST_F(CliTest, VerifiesWhatItWrote) {
+  Recipe recipe = prepare(6);
+  recipe.train.checkpoint_every = 3;
+  write(recipe);
+  ASSERT_EQ(quern("train tiny.textproto --run-dir build/run").code, 0);
+  const Outcome good = quern("inspect --verify build/run");
+  EXPECT_EQ(good.code, 0) << good.err;
+  EXPECT_EQ(std::count(good.out.begin(), good.out.end(), '\n'), 6) << good.out;
+  EXPECT_EQ(good.out.find("DAMAGED"), std::string::npos) << good.out;
+  for (const char* path : {"corpus", "corpus/train.h5", "build/run/checkpoints/step-000003",
+                           "build/run/checkpoints/step-000003/model.h5"}) {
+    EXPECT_EQ(quern(std::string("inspect --verify ") + path).code, 0) << path;
+  }
+  dir_.file("build/run/checkpoints/step-000006/optimizer.h5", "short");
+  const Outcome bad = quern("inspect --verify build/run");
+  EXPECT_EQ(bad.code, 5);
+  EXPECT_NE(bad.out.find("DAMAGED  build/run/checkpoints/step-000006/optimizer.h5: damaged"),
+            std::string::npos)
+      << bad.out;
+  const Outcome list = quern("inspect --verify --json build/run");
+  EXPECT_EQ(list.code, 5);
+  EXPECT_EQ(json::parse(list.out)[5]["ok"], false);
+  fs::resize_file(dir_ / "corpus/train.h5", 100);
+  EXPECT_EQ(quern("inspect --verify corpus/train.h5").code, 5);
+  expect_mistake(quern("inspect --verify build/nothing"), 2, "build/nothing");
+  // The older one serves, and it is said so.
+  const Outcome used = quern("inspect build/run");
+  EXPECT_EQ(used.code, 0);
+  EXPECT_NE(used.err.find("warning: step-000006 is skipped"), std::string::npos) << used.err;
+  EXPECT_NE(used.out.find("step-000003/model.h5"), std::string::npos) << used.out;
+}
+
 TEST_F(CliTest, ANumericalHaltExitsWithFour) {
   Recipe recipe = prepare(100);
   recipe.optim.lr = recipe.optim.weight_decay = 10;
@@ -224,7 +256,7 @@ TEST_F(CliTest, ASignalExitsWithSeventyFive) {
   const Outcome stopped = shell(
       "quern train tiny.textproto --run-dir build/run & pid=$!\n"
       "while [ \"$(cat build/run/metrics.jsonl 2>/dev/null | wc -l)\" -lt 20 ]; do :; done\n"
-      "kill -TERM $pid; wait $pid");
+      "kill -USR1 $pid; wait $pid");
   ASSERT_EQ(stopped.code, 75) << stopped.out << stopped.err;
   EXPECT_NE(stopped.out.find("quern resume build/run"), std::string::npos) << stopped.out;
   EXPECT_EQ(stopped.err, "");

@@ -55,7 +55,8 @@ train {
   steps: 5000 target_minutes: 2.5 batch_sequences: 48 batch_sequences_start: 24
   batch_rampup_tokens: 100000 micro_batch_sequences: 6 lanes: 4 seed: 99 threads: 5
   recompute: true dtype: "fp32" log_every: 11 eval_every: 22 eval_max_tokens: 33
-  checkpoint_every: 44 keep_checkpoints: 55 sample_every: 66 sample_prompts: "one"
+  checkpoint_every: 44 keep_checkpoints: 55 keep_every: 88 keep_best: true
+  on_save_error: "warn" sample_every: 66 sample_prompts: "one"
   sample_prompts: "two\nlines" sample_tokens: 77 init_from: "ckpt"
 }
 guard {

@@ -3,6 +3,7 @@
 #include "quern/recipes/run.h"
 
 #include <gtest/gtest.h>
+#include <sys/resource.h>
 #include <unistd.h>
 
 #include <atomic>
@@ -10,12 +11,15 @@
 #include <csignal>
 #include <fstream>
 #include <nlohmann/json.hpp>
+#include <set>
 #include <thread>
 
 #include "quern/autograd/kernels/parallel.h"
 #include "quern/data/sha256.h"
 #include "quern/recipes/checkpoint.h"
+#include "quern/recipes/internal/run_lock.h"
 #include "quern/recipes/metrics.h"
+#include "quern/recipes/stop_signal.h"
 #include "tests/recipes/run_fixture.h"
 
 namespace quern {
@@ -44,6 +48,25 @@ i64 count_events(const fs::path& run, const std::string& name) {
   return std::count_if(history.events.begin(), history.events.end(),
                        [&](const EventMetrics& e) { return e.name == name; });
 }
+
+// While alive, no file grows beyond this: writing more fails as on a full disk.
+class FileSizeLimit {
+ public:
+  explicit FileSizeLimit(rlim_t bytes) {
+    before_handler_ = std::signal(SIGXFSZ, SIG_IGN);
+    getrlimit(RLIMIT_FSIZE, &before_);
+    const rlimit limit{bytes, before_.rlim_max};
+    setrlimit(RLIMIT_FSIZE, &limit);
+  }
+  ~FileSizeLimit() {
+    setrlimit(RLIMIT_FSIZE, &before_);
+    std::signal(SIGXFSZ, before_handler_);
+  }
+
+ private:
+  rlimit before_{};
+  void (*before_handler_)(int);
+};
 
 class RunTest : public ::testing::Test {
  protected:
@@ -293,24 +316,165 @@ TEST_F(RunTest, HaltsWithTheLastGoodStateSaved) {
   EXPECT_TRUE(fs::exists(dir_ / "run/report.html"));
 }
 
-TEST_F(RunTest, ADamagedCheckpointIsAnsweredWithTheWayBack) {
-  recipe_.train.steps = 20;
+TEST_F(RunTest, GoesOnFromTheNewestWholeCheckpoint) {
+  recipe_.train.steps = 30;
   recipe_.train.checkpoint_every = 10;
   ASSERT_EQ(train_run(recipe_, dir_ / "run"), ExitCode::kDone);
   fs::remove(dir_ / "run/finished");
-  const fs::path newest = checkpoint_path(dir_ / "run", 20);
+  const fs::path newest = checkpoint_path(dir_ / "run", 30);
   const std::string good = bytes_of(newest / "model.h5");
   fs::resize_file(newest / "model.h5", good.size() / 2);
+  dir_.file("run/checkpoints/step-000020/MANIFEST", "");
+  EXPECT_EQ(resume_run(dir_ / "run"), ExitCode::kDone);
+  EXPECT_TRUE(bytes_of(newest / "model.h5") == good);
+  EXPECT_EQ(count_events(dir_ / "run", "checkpoint skipped"), 2);
+  expect_steps_once(dir_ / "run", 30);
+  EXPECT_EQ(newest_checkpoint(dir_ / "run")->skipped.size(), 0u);
+}
+
+TEST_F(RunTest, WithoutAWholeCheckpointItSaysWhatToDo) {
+  recipe_.train.steps = 10;
+  ASSERT_EQ(train_run(recipe_, dir_ / "run"), ExitCode::kDone);
+  fs::remove(dir_ / "run/finished");
+  const std::string log = bytes_of(dir_ / "run/metrics.jsonl");
+  const fs::path model = checkpoint_path(dir_ / "run", 10) / "model.h5";
+  fs::resize_file(model, 1000);
   try {
     resume_run(dir_ / "run");
     FAIL() << "not thrown";
   } catch (const CheckpointError& error) {
-    EXPECT_EQ(error.facts().file, newest / "model.h5");
-    EXPECT_EQ(error.facts().hint, "to go on from step-000010, delete " + newest.string());
+    EXPECT_EQ(error.facts().file, model);
+    EXPECT_NE(error.facts().hint.find("delete " + (dir_ / "run/checkpoints").string()),
+              std::string::npos);
   }
-  fs::remove_all(newest);
+  EXPECT_EQ(bytes_of(dir_ / "run/metrics.jsonl"), log);
+}
+
+// A stop between a step and what comes after it: the evaluation is made up for.
+TEST_F(RunTest, AnEvaluationBrokenOffIsMadeAgain) {
+  recipe_.train.steps = 100;
+  ASSERT_EQ(train_run(recipe_, dir_ / "whole"), ExitCode::kDone);
+  Recipe every = recipe_;
+  every.train.checkpoint_every = 50;
+  ASSERT_EQ(train_run(every, dir_ / "other"), ExitCode::kDone);
+  const fs::path stopped = cut_back(dir_ / "other", 50, "stopped");
+  // Its log ends with step 50.
+  std::ifstream in(dir_ / "other/metrics.jsonl");
+  std::string log;
+  for (std::string line; std::getline(in, line) && line.find("\"eval\"") == std::string::npos;) {
+    log += line + "\n";
+  }
+  dir_.file("stopped/metrics.jsonl", log);
+  ASSERT_EQ(resume_run(stopped), ExitCode::kDone);
+  const RunHistory a = read_metrics(dir_ / "whole/metrics.jsonl");
+  const RunHistory b = read_metrics(stopped / "metrics.jsonl");
+  ASSERT_EQ(b.evals.size(), a.evals.size());
+  for (size_t i = 0; i < a.evals.size(); ++i) {
+    EXPECT_EQ(a.evals[i].step, b.evals[i].step);
+    EXPECT_EQ(a.evals[i].bits_per_byte, b.evals[i].bits_per_byte);
+  }
+}
+
+// A kill within the end of a run, after its last evaluation.
+TEST_F(RunTest, TheEndIsReachedOnceOnly) {
+  recipe_.train.steps = 10;
+  recipe_.train.sample_every = 5;
+  ASSERT_EQ(train_run(recipe_, dir_ / "run"), ExitCode::kDone);
+  const RunHistory before = read_metrics(dir_ / "run/metrics.jsonl");
+  fs::remove(dir_ / "run/finished");
+  dir_.file("run/checkpoints/step-000005.tmp/model.h5", "half deleted");
+  ASSERT_EQ(resume_run(dir_ / "run"), ExitCode::kDone);
+  const RunHistory after = read_metrics(dir_ / "run/metrics.jsonl");
+  EXPECT_EQ(after.evals.size(), before.evals.size());
+  EXPECT_EQ(after.samples.size(), before.samples.size());
+  EXPECT_FALSE(fs::exists(dir_ / "run/checkpoints/step-000005.tmp"));
+}
+
+TEST_F(RunTest, KeepsTheBestCheckpointAndEveryMth) {
+  recipe_.optim.lr = 0.5;  // too much: the first evaluation stays the best
+  recipe_.train.steps = 60;
+  recipe_.train.checkpoint_every = recipe_.train.eval_every = 6;
+  recipe_.train.sample_every = 0;
+  recipe_.train.keep_checkpoints = 2;
+  recipe_.train.keep_every = 24;
+  recipe_.train.keep_best = true;
+  ASSERT_EQ(train_run(recipe_, dir_ / "run"), ExitCode::kDone);
+  const RunHistory history = read_metrics(dir_ / "run/metrics.jsonl");
+  const auto best = std::min_element(
+      history.evals.begin(), history.evals.end() - 1,
+      [](const auto& a, const auto& b) { return a.bits_per_byte < b.bits_per_byte; });
+  std::set<i64> expected = {24, 48, 54, 60, best->step};
+  std::set<i64> kept;
+  for (const fs::path& c : list_checkpoints(dir_ / "run")) kept.insert(step_of(c));
+  EXPECT_EQ(kept, expected);
+}
+
+TEST_F(RunTest, ASaveThatFailsHaltsOrWarns) {
+  recipe_.train.steps = 12;
+  recipe_.train.checkpoint_every = 4;
+  recipe_.train.eval_every = recipe_.train.sample_every = 0;
+  for (const std::string policy : {"halt", "warn"}) {
+    recipe_.train.on_save_error = policy;  // checkpoints hold the recipe, so each has its twin
+    const fs::path run = dir_ / policy, whole = dir_ / ("whole_" + policy);
+    ASSERT_EQ(train_run(recipe_, whole), ExitCode::kDone);
+    {
+      const auto weights = fs::file_size(checkpoint_path(whole, 8) / "model.h5");
+      const FileSizeLimit limit(weights - 1);
+      try {
+        train_run(recipe_, run);
+        FAIL() << "not thrown";
+      } catch (const IoError& error) {
+        EXPECT_EQ(error.code(), ExitCode::kEnvironment);
+        EXPECT_NE(error.facts().file.find("model.h5"), std::string::npos) << error.what();
+        EXPECT_NE(error.facts().hint.find("nothing is saved yet"), std::string::npos);
+      }
+    }
+    // With "warn" the run went on to its end, whose save must succeed.
+    EXPECT_EQ(count_events(run, "save failed"), policy == "warn" ? 2 : 0);
+    EXPECT_EQ(read_metrics(run / "metrics.jsonl").steps.size(), policy == "warn" ? 12u : 4u);
+    EXPECT_TRUE(fs::is_empty(run / "checkpoints"));
+    ASSERT_EQ(resume_run(run), ExitCode::kDone);
+    expect_same_checkpoint(checkpoint_path(whole, 12), checkpoint_path(run, 12));
+    expect_steps_once(run, 12);
+  }
+}
+
+// Wherever a signal finds a run: the steps until it is looked at are finished and saved.
+TEST_F(RunTest, ASignalBeforeTheFirstStepSavesTheBeginning) {
+  recipe_.train.steps = 20;
+  ASSERT_EQ(train_run(recipe_, dir_ / "whole"), ExitCode::kDone);
+  {
+    const StopSignals signals;
+    ::raise(SIGUSR1);
+    EXPECT_EQ(train_run(recipe_, dir_ / "run"), ExitCode::kInterrupted);
+    EXPECT_EQ(newest_checkpoint(dir_ / "run")->folder, checkpoint_path(dir_ / "run", 0));
+    EXPECT_EQ(resume_run(dir_ / "run"), ExitCode::kInterrupted);
+  }
+  ASSERT_EQ(resume_run(dir_ / "run"), ExitCode::kDone);
+  expect_same_checkpoint(checkpoint_path(dir_ / "whole", 20), checkpoint_path(dir_ / "run", 20));
+  expect_steps_once(dir_ / "run", 20);
+}
+
+TEST_F(RunTest, TwoAtOnceAreOneTooMany) {
+  recipe_.train.steps = 10;
+  ASSERT_EQ(train_run(recipe_, dir_ / "run"), ExitCode::kDone);
+  EXPECT_FALSE(fs::exists(dir_ / "run/lock"));
+  fs::remove(dir_ / "run/finished");
+  {
+    const RunLock other(dir_ / "run");
+    try {
+      resume_run(dir_ / "run");
+      FAIL() << "not thrown";
+    } catch (const ConfigError& error) {
+      EXPECT_EQ(error.code(), ExitCode::kUserInput);
+      EXPECT_NE(error.facts().actual.find("process " + std::to_string(::getpid()) + " on "),
+                std::string::npos)
+          << error.what();
+    }
+    EXPECT_THROW(train_run(recipe_, dir_ / "run"), ConfigError);
+  }
+  dir_.file("run/lock", "elsewhere 1\n");  // left by a process that was killed
   EXPECT_EQ(resume_run(dir_ / "run"), ExitCode::kDone);
-  EXPECT_TRUE(bytes_of(newest / "model.h5") == good);
 }
 
 TEST_F(RunTest, AProbeFindsTheNumberOfSteps) {

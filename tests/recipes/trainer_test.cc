@@ -187,7 +187,7 @@ TEST_F(TrainerTest, StartsFromTheWeightsOfAnotherRun) {
   const Recipe other = tiny_recipe(dir_, "other");
   for (const auto& from : {checkpoint, checkpoint / "model.h5", dir_ / "first"}) {
     Trainer second(other, make_sampler(other));
-    second.start_from(from);
+    second.start_from(find_model_file(from));
     const auto expected = weights_of(first.model()), actual = weights_of(second.model());
     for (size_t i = 0; i < expected.size(); ++i) {
       EXPECT_TRUE(same_bits(expected[i], actual[i])) << "parameter " << i << " from " << from;
@@ -206,7 +206,7 @@ TEST_F(TrainerTest, RefusesWeightsThatDoNotFit) {
   wider.model.v_head_dim = 6;
   Trainer second(wider, make_sampler(wider));
   try {
-    second.start_from(checkpoint);
+    second.start_from(find_model_file(checkpoint));
     FAIL() << "not thrown";
   } catch (const ConfigError& error) {
     EXPECT_EQ(error.facts().key, "model.layers.0.self_attn.kv_b_proj.weight");
@@ -215,12 +215,12 @@ TEST_F(TrainerTest, RefusesWeightsThatDoNotFit) {
   const auto file = checkpoint / "model.h5";
   const auto whole = save(first, "whole");
   std::filesystem::resize_file(file, std::filesystem::file_size(file) - 1);
-  EXPECT_THROW(Trainer(recipe, make_sampler(recipe)).start_from(checkpoint), CheckpointError);
+  EXPECT_THROW(Trainer(recipe, make_sampler(recipe)).start_from(find_model_file(checkpoint)), CheckpointError);
   prepare_corpus(dir_, "foreign", 500);  // with a tokenizer of its own
   const Recipe foreign = tiny_recipe(dir_, "foreign");
   Trainer third(foreign, make_sampler(foreign));
-  EXPECT_THROW(third.start_from(whole), ConfigError);
-  EXPECT_THROW(third.start_from(dir_ / "nowhere"), ConfigError);
+  EXPECT_THROW(third.start_from(find_model_file(whole)), ConfigError);
+  EXPECT_THROW(third.start_from(find_model_file(dir_ / "nowhere")), ConfigError);
 }
 
 TEST_F(TrainerTest, MixesTokenFilesByWeight) {
