@@ -159,13 +159,15 @@ void watch(int fd, const char* path, bool written) {
 }
 
 template <class F>
-int open_with(const char* name, int folder, const char* path, bool writes, F really) {
+int open_with(const char* name, int folder, const char* path, bool writes, bool creates, F really) {
   char full[kPathBytes];
   absolute(folder, path, full);
   if (!below(full)) return really();
-  if (writes && count(name, full, 0, true) == Verdict::fail) return -1;
+  // To try whether a file is there changes nothing.
+  const bool counts = writes && (creates || access(full, F_OK) == 0);
+  if (counts && count(name, full, 0, creates) == Verdict::fail) return -1;
   const int fd = really();
-  watch(fd, full, writes);
+  watch(fd, full, counts);
   return fd;
 }
 
@@ -226,28 +228,28 @@ mode_t mode_of(int flags, va_list list) {
 extern "C" {
 
 // The same function under the name of 64-bit files: on 64-bit systems both are in use.
-#define OPEN(name)                                                     \
-  int name(const char* path, int flags, ...) {                         \
-    va_list list;                                                      \
-    va_start(list, flags);                                             \
-    const mode_t mode = mode_of(flags, list);                          \
-    va_end(list);                                                      \
-    static const auto real = NEXT(name);                               \
-    return open_with("open", AT_FDCWD, path, opens_for_writing(flags), \
-                     [&] { return real(path, flags, mode); });         \
+#define OPEN(name)                                                                             \
+  int name(const char* path, int flags, ...) {                                                 \
+    va_list list;                                                                              \
+    va_start(list, flags);                                                                     \
+    const mode_t mode = mode_of(flags, list);                                                  \
+    va_end(list);                                                                              \
+    static const auto real = NEXT(name);                                                       \
+    return open_with("open", AT_FDCWD, path, opens_for_writing(flags), (flags & O_CREAT) != 0, \
+                     [&] { return real(path, flags, mode); });                                 \
   }
 OPEN(open)
 OPEN(open64)
 
-#define OPENAT(name)                                                   \
-  int name(int folder, const char* path, int flags, ...) {             \
-    va_list list;                                                      \
-    va_start(list, flags);                                             \
-    const mode_t mode = mode_of(flags, list);                          \
-    va_end(list);                                                      \
-    static const auto real = NEXT(name);                               \
-    return open_with("open", folder, path, opens_for_writing(flags),   \
-                     [&] { return real(folder, path, flags, mode); }); \
+#define OPENAT(name)                                                                         \
+  int name(int folder, const char* path, int flags, ...) {                                   \
+    va_list list;                                                                            \
+    va_start(list, flags);                                                                   \
+    const mode_t mode = mode_of(flags, list);                                                \
+    va_end(list);                                                                            \
+    static const auto real = NEXT(name);                                                     \
+    return open_with("open", folder, path, opens_for_writing(flags), (flags & O_CREAT) != 0, \
+                     [&] { return real(folder, path, flags, mode); });                       \
   }
 OPENAT(openat)
 OPENAT(openat64)
@@ -261,15 +263,17 @@ int __openat64_2(int folder, const char* path, int flags) { return openat64(fold
 int creat(const char* path, mode_t mode) { return open(path, O_CREAT | O_WRONLY | O_TRUNC, mode); }
 int creat64(const char* path, mode_t mode) { return creat(path, mode); }
 
-#define FOPEN(name)                                                          \
-  FILE* name(const char* path, const char* mode) {                           \
-    static const auto real = NEXT(name);                                     \
-    FILE* file = nullptr;                                                    \
-    open_with("open", AT_FDCWD, path, strpbrk(mode, "wa+") != nullptr, [&] { \
-      file = real(path, mode);                                               \
-      return file != nullptr ? fileno(file) : -1;                            \
-    });                                                                      \
-    return file;                                                             \
+#define FOPEN(name)                                              \
+  FILE* name(const char* path, const char* mode) {               \
+    static const auto real = NEXT(name);                         \
+    const bool creates = strpbrk(mode, "wa") != nullptr;         \
+    const bool writes = creates || strchr(mode, '+') != nullptr; \
+    FILE* file = nullptr;                                        \
+    open_with("open", AT_FDCWD, path, writes, creates, [&] {     \
+      file = real(path, mode);                                   \
+      return file != nullptr ? fileno(file) : -1;                \
+    });                                                          \
+    return file;                                                 \
   }
 FOPEN(fopen)
 FOPEN(fopen64)

@@ -13,6 +13,7 @@
 #include <algorithm>
 #include <chrono>
 #include <cstdio>
+#include <cstdlib>
 #include <fstream>
 #include <nlohmann/json.hpp>
 #include <random>
@@ -50,6 +51,12 @@ std::string text_of_descriptor(int fd) {
   return text;
 }
 
+// The program of this build, or the one that the environment names.
+std::string program() {
+  const char* other = std::getenv("QUERN_PROGRAM");
+  return other != nullptr ? other : QUERN_PROGRAM;
+}
+
 std::string made_up_text(unsigned number) {
   static const char* const words[] = {"the",  "sea",  "rose", "and", "fell", "under",
                                       "a",    "grey", "sky",  "no",  "ship", "came",
@@ -79,7 +86,7 @@ std::string Outcome::str() const {
 
 Process::Process(const std::vector<std::string>& arguments, const Environment& environment)
     : output_(memfd_create("output", MFD_CLOEXEC)), start_(seconds_now()) {
-  std::vector<std::string> command{QUERN_PROGRAM};
+  std::vector<std::string> command{program()};
   command.insert(command.end(), arguments.begin(), arguments.end());
   Environment more = environment;
   more["OMP_WAIT_POLICY"] = "passive";
@@ -88,10 +95,10 @@ Process::Process(const std::vector<std::string>& arguments, const Environment& e
   posix_spawn_file_actions_init(&actions);
   posix_spawn_file_actions_adddup2(&actions, output_, 1);
   posix_spawn_file_actions_adddup2(&actions, output_, 2);
-  const int error = posix_spawn(&pid_, QUERN_PROGRAM, &actions, nullptr, pointers(command).data(),
-                                pointers(variables).data());
+  const int error = posix_spawn(&pid_, command[0].c_str(), &actions, nullptr,
+                                pointers(command).data(), pointers(variables).data());
   posix_spawn_file_actions_destroy(&actions);
-  if (error != 0) broken("cannot start " QUERN_PROGRAM);
+  if (error != 0) broken("cannot start " + command[0]);
   handle_ = int(syscall(SYS_pidfd_open, pid_, 0));
   if (handle_ < 0) broken("pidfd_open: needs Linux 5.3");
 }
@@ -243,12 +250,14 @@ std::string difference(const fs::path& run, const fs::path& reference) {
 }
 
 Verified verify(const fs::path& run) {
-  Verified v{quern({"inspect", "--json", run})};
-  if (v.outcome.code != 0) return v;
-  const size_t begin = v.outcome.output.find('{');
-  const auto json = nlohmann::json::parse(
-      begin == std::string::npos ? "" : v.outcome.output.substr(begin), nullptr, false);
-  if (json.is_object() && json.contains("steps_done")) v.step = json["steps_done"];
+  Verified v{quern({"inspect", "--verify", run})};
+  const auto published = checkpoints(run);
+  if (v.outcome.code != 0 || published.empty()) return v;
+  for (const char* file : {"model.h5", "optimizer.h5", "MANIFEST"}) {
+    const fs::path path = published.rbegin()->second / file;
+    if (v.outcome.output.find(path.string() + "\n") == std::string::npos) return v;  // not read
+  }
+  v.step = published.rbegin()->first;
   return v;
 }
 

@@ -98,7 +98,7 @@ std::string difference(const fs::path& run, const fs::path& reference);
 // What `quern inspect --verify` makes of a run.
 struct Verified {
   Outcome outcome;
-  std::int64_t step = -1;  // of the newest checkpoint that is whole; -1 where there is none
+  std::int64_t step = -1;  // of the newest checkpoint; -1 where it, or another one, is not whole
 };
 Verified verify(const fs::path& run);
 

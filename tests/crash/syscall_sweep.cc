@@ -178,8 +178,11 @@ std::string Sweep::judge_faulty(const Case& c, const Outcome& outcome) const {
   if (c.kind == "crash" || c.kind == "torn") return outcome.code == 137 ? "" : "did not end there";
   // Half a write is no failure: the rest is written next.
   if (c.kind == "short") return outcome.code == 0 ? "" : "did not write the rest";
-  // Tidying up may be tried again later; a file that was synced and then fails to close is whole.
-  const bool harmless = !c.lasts && (c.call.name == "unlink" || c.call.name == "close");
+  // Tidying up, for which a checkpoint first loses its name, may be tried again later; a file that
+  // was synced and then fails to close is whole.
+  const bool tidies =
+      c.call.name == "unlink" || (c.call.name == "rename" && c.call.path.ends_with(".tmp"));
+  const bool harmless = !c.lasts && (tidies || c.call.name == "close");
   const bool may_stop = c.policy == "halt" || c.lasts || whole_run_;
   if (outcome.code == 3 && may_stop) {
     return outcome.last_line().starts_with("quern: ") ? "" : "says why in more than one line";
