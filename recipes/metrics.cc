@@ -2,6 +2,7 @@
 #include "quern/recipes/metrics.h"
 
 #include <cmath>
+#include <fstream>
 #include <limits>
 #include <nlohmann/json.hpp>
 #include <string_view>
@@ -279,11 +280,8 @@ CompressorBaseline baseline_of(const std::string& name, const Json& json, ErrorF
 
 }  // namespace
 
-MetricsLog::MetricsLog(fs::path path, i64 resume_step) : path_(std::move(path)) {
-  cut_back(path_, resume_step);
-  out_.open(path_, std::ios::binary | std::ios::app);
-  if (!out_) throw IoError({.file = path_.string(), .what = "cannot be opened"});
-}
+MetricsLog::MetricsLog(fs::path path, i64 resume_step)
+    : out_((cut_back(path, resume_step), std::move(path))) {}
 
 void MetricsLog::append(const StepMetrics& metrics) { write_line(dump(to_json(metrics))); }
 void MetricsLog::append(const EvalMetrics& metrics) { write_line(dump(to_json(metrics))); }
@@ -292,10 +290,7 @@ void MetricsLog::append(const EventMetrics& metrics) { write_line(dump(to_json(m
 void MetricsLog::append(const PhaseMetrics& metrics) { write_line(dump(to_json(metrics))); }
 void MetricsLog::append(const EnvironmentMetrics& metrics) { write_line(dump(to_json(metrics))); }
 
-void MetricsLog::write_line(const std::string& line) {
-  out_ << line << '\n' << std::flush;
-  if (!out_) throw IoError({.file = path_.string(), .what = "cannot be written"});
-}
+void MetricsLog::write_line(const std::string& line) { out_.append(line + "\n"); }
 
 RunHistory read_metrics(const fs::path& path) {
   RunHistory history;

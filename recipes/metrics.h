@@ -5,13 +5,13 @@
 
 #include <cstddef>
 #include <filesystem>
-#include <fstream>
 #include <optional>
 #include <string>
 #include <utility>
 #include <vector>
 
 #include "quern/autograd/kernels/types.h"
+#include "quern/data/appended_file.h"
 #include "quern/recipes/load_history.h"
 
 namespace quern {
@@ -93,7 +93,7 @@ class MetricsLog {
   // not finish, are dropped. Throws IoError; DataError when the file is not a metrics log.
   MetricsLog(std::filesystem::path path, i64 resume_step);
 
-  const std::filesystem::path& path() const { return path_; }
+  const std::filesystem::path& path() const { return out_.path(); }
   // Appends a line and hands it to the system. Bytes that are not UTF-8 become U+FFFD, numbers that
   // are not finite become null. Throws IoError.
   void append(const StepMetrics& metrics);
@@ -106,8 +106,7 @@ class MetricsLog {
  private:
   void write_line(const std::string& line);
 
-  std::filesystem::path path_;
-  std::ofstream out_;
+  AppendedFile out_;
 };
 
 // What a log holds; null comes back as NaN, an unfinished last line and unknown types are passed

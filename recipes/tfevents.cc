@@ -86,6 +86,15 @@ std::string tag_part(const std::string& name) {
   return part;
 }
 
+// In a folder that is made if need be.
+fs::path new_path(const fs::path& folder) {
+  std::error_code error;
+  fs::create_directories(folder, error);
+  if (error) throw IoError({.file = folder.string(), .what = error.message()});
+  return folder / (std::string(kPrefix) + std::to_string(seconds_for_name(folder)) + "." +
+                   host_name() + "." + std::to_string(getpid()) + ".0");
+}
+
 }  // namespace
 
 namespace internal {
@@ -108,14 +117,7 @@ std::string event_record(std::string_view bytes) {
 
 }  // namespace internal
 
-EventFile::EventFile(const fs::path& folder, i64 done_steps) {
-  std::error_code error;
-  fs::create_directories(folder, error);
-  if (error) throw IoError({.file = folder.string(), .what = error.message()});
-  path_ = folder / (std::string(kPrefix) + std::to_string(seconds_for_name(folder)) + "." +
-                    host_name() + "." + std::to_string(getpid()) + ".0");
-  out_.open(path_, std::ios::binary);
-  if (!out_) throw IoError({.file = path_.string(), .what = "cannot be opened"});
+EventFile::EventFile(const fs::path& folder, i64 done_steps) : out_(new_path(folder)) {
   events::Event version;
   version.set_wall_time(now());
   version.set_file_version("brain.Event:2");
@@ -192,9 +194,6 @@ void EventFile::append(const EnvironmentMetrics& m) {
   text(m.step, "environment", table);
 }
 
-void EventFile::write(const std::string& message) {
-  out_ << internal::event_record(message) << std::flush;
-  if (!out_) throw IoError({.file = path_.string(), .what = "cannot be written"});
-}
+void EventFile::write(const std::string& message) { out_.append(internal::event_record(message)); }
 
 }  // namespace quern

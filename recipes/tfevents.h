@@ -3,11 +3,11 @@
 #pragma once
 
 #include <filesystem>
-#include <fstream>
 #include <string>
 #include <utility>
 #include <vector>
 
+#include "quern/data/appended_file.h"
 #include "quern/recipes/metrics.h"
 
 namespace quern {
@@ -22,7 +22,7 @@ class EventFile {
   // done_steps: what is done already; 0 for a new run. Throws IoError.
   EventFile(const std::filesystem::path& folder, i64 done_steps);
 
-  const std::filesystem::path& path() const { return path_; }
+  const std::filesystem::path& path() const { return out_.path(); }
 
   // Each call appends one whole record and hands it to the system. Throws IoError.
   void scalars(i64 step, const Scalars& values);
@@ -38,8 +38,7 @@ class EventFile {
  private:
   void write(const std::string& message);
 
-  std::filesystem::path path_;
-  std::ofstream out_;
+  AppendedFile out_;
 };
 
 namespace internal {
