@@ -200,6 +200,7 @@ void read_experts(Taker& keys, ModelConfig& c) {
   keys.number("intermediate_size", c.intermediate_size);
   keys.number("moe_intermediate_size", c.moe_intermediate_size);
   keys.number("num_experts_per_tok", c.num_experts_per_tok);
+  if (c.n_routed_experts == 0) c.num_experts_per_tok = 0;  // unused, whatever it says
   keys.word("topk_method", c.topk_method);
   if (c.topk_method == "gready") c.topk_method = "greedy";  // a widely copied slip
   keys.number("n_group", c.n_group);
