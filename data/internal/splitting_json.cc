@@ -55,13 +55,15 @@ Stages stages_of(Splitting splitting) {
 }
 
 // Line ends spelt as \r and \n mean the same.
-std::string with_escapes_resolved(std::string expression) {
-  for (const auto& [escape, character] : {std::pair("\\r", '\r'), std::pair("\\n", '\n')}) {
-    for (std::size_t at = 0; (at = expression.find(escape, at)) != std::string::npos; ++at) {
-      expression.replace(at, 2, 1, character);
-    }
+std::string with_escapes_resolved(std::string_view expression) {
+  std::string resolved;
+  for (std::size_t i = 0; i < expression.size(); ++i) {
+    const std::string_view two = expression.substr(i, 2);
+    const bool escape = two == "\\r" || two == "\\n";
+    resolved += !escape ? expression[i] : two[1] == 'r' ? '\r' : '\n';
+    i += escape;
   }
-  return expression;
+  return resolved;
 }
 
 Stage read_split(const json& object, const std::string& where, const JsonChecks& checks) {
@@ -73,7 +75,7 @@ Stage read_split(const json& object, const std::string& where, const JsonChecks&
   checks.check_keys(pattern, key, {"Regex"});
   const json& expression = checks.member(pattern, key, "Regex");
   if (!expression.is_string()) checks.refuse(key + ".Regex", "a string", expression);
-  const std::string spelt = with_escapes_resolved(expression.get<std::string>());
+  const std::string spelt = with_escapes_resolved(expression.get_ref<const std::string&>());
   bool known = spelt == kGpt2Expression;
   for (const auto s : {Splitting::kDeepseekLlm, Splitting::kDeepseekV3}) {
     const Stages stages = stages_of(s);
