@@ -29,6 +29,11 @@ std::string sentence(const ErrorFacts& f) {
   return s;
 }
 
+ErrorFacts with_hint(ErrorFacts facts, const std::string& hint) {
+  if (facts.hint.empty()) facts.hint = hint;
+  return facts;
+}
+
 void assertion_failed(const char* condition, const char* file, int line) {
   std::fprintf(stderr, "%s:%d: assertion failed: %s\n", file, line, condition);
   std::abort();

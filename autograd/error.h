@@ -22,6 +22,9 @@ struct ErrorFacts {
 
 std::string sentence(const ErrorFacts& facts);
 
+// The facts with this hint, unless they have one.
+ErrorFacts with_hint(ErrorFacts facts, const std::string& hint);
+
 // The exit codes of the program; README lists them.
 enum class ExitCode {
   kDone = 0,

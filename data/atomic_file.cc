@@ -8,19 +8,15 @@
 #include <algorithm>
 #include <cerrno>
 #include <cstdio>
-#include <cstring>
 #include <utility>
 
 #include "quern/autograd/error.h"
+#include "quern/data/file_errors.h"
 
 namespace quern {
 namespace {
 
 namespace fs = std::filesystem;
-
-[[noreturn]] void io_failure(const fs::path& path, const std::string& what, int error) {
-  throw IoError({.file = path.string(), .what = what, .actual = std::strerror(error)});
-}
 
 // An open file descriptor; closed at the end of the scope, whatever happens.
 class Descriptor {
@@ -42,7 +38,7 @@ class Descriptor {
 
 void sync(const fs::path& path, int flags) {
   const Descriptor fd(path, flags);
-  if (!fd || ::fsync(fd.get()) != 0) io_failure(path, "cannot be made durable", errno);
+  if (!fd || ::fsync(fd.get()) != 0) refuse_unwritable(path, errno);
 }
 
 fs::path folder_of(const fs::path& path) {
@@ -64,10 +60,7 @@ PendingFile::PendingFile(fs::path target) : target_(std::move(target)), temporar
   std::error_code error;
   fs::create_directories(folder_of(target_), error);
   if (!error) fs::remove(temporary_, error);
-  if (error) {
-    throw IoError(
-        {.file = target_.string(), .what = "cannot be written", .actual = error.message()});
-  }
+  if (error) refuse_unwritable(target_, error.value());
 }
 
 PendingFile::~PendingFile() {
@@ -77,9 +70,7 @@ PendingFile::~PendingFile() {
 
 void PendingFile::publish() {
   sync_file(temporary_);
-  if (std::rename(temporary_.c_str(), target_.c_str()) != 0) {
-    io_failure(target_, "cannot be replaced", errno);
-  }
+  if (std::rename(temporary_.c_str(), target_.c_str()) != 0) refuse_unwritable(target_, errno);
   published_ = true;
   sync_folder(folder_of(target_));
 }
@@ -88,14 +79,14 @@ void write_file_atomically(const fs::path& path, std::string_view text) {
   PendingFile pending(path);
   {
     Descriptor fd(pending.temporary(), O_WRONLY | O_CREAT | O_EXCL);
-    if (!fd) io_failure(path, "cannot be written", errno);
+    if (!fd) refuse_unwritable(path, errno);
     while (!text.empty()) {
       const ssize_t n = ::write(fd.get(), text.data(), text.size());
       if (n < 0 && errno == EINTR) continue;
-      if (n < 0) io_failure(path, "cannot be written", errno);
+      if (n < 0) refuse_unwritable(path, errno);
       text.remove_prefix(size_t(n));
     }
-    if (fd.close() != 0) io_failure(path, "cannot be written", errno);
+    if (fd.close() != 0) refuse_unwritable(path, errno);
   }
   pending.publish();
 }
@@ -103,11 +94,8 @@ void write_file_atomically(const fs::path& path, std::string_view text) {
 std::string read_file(const fs::path& path, i64 max_bytes) {
   const Descriptor fd(path, O_RDONLY);
   struct stat info {};
-  if (!fd || ::fstat(fd.get(), &info) != 0) {
-    throw DataError(
-        {.file = path.string(), .what = "cannot be opened", .actual = std::strerror(errno)});
-  }
-  if (S_ISDIR(info.st_mode)) throw DataError({.file = path.string(), .what = "is a folder"});
+  if (!fd || ::fstat(fd.get(), &info) != 0) refuse_unreadable<DataError>(path, errno);
+  if (S_ISDIR(info.st_mode)) refuse_unreadable<DataError>(path, EISDIR);
   // Read in growing pieces: the size is not known beforehand for pipes and the like.
   std::string text;
   for (size_t have = 0;;) {
@@ -115,12 +103,13 @@ std::string read_file(const fs::path& path, i64 max_bytes) {
     text.resize(std::min(text.size(), size_t(max_bytes) + 1));
     const ssize_t n = ::read(fd.get(), text.data() + have, text.size() - have);
     if (n < 0 && errno == EINTR) continue;
-    if (n < 0) io_failure(path, "cannot be read", errno);
+    if (n < 0) refuse_unreadable<DataError>(path, errno);
     have += size_t(n);
     if (i64(have) > max_bytes) {
       throw DataError({.file = path.string(),
                        .what = "is too large",
-                       .expected = "at most " + std::to_string(max_bytes) + " bytes"});
+                       .expected = "at most " + std::to_string(max_bytes) + " bytes",
+                       .hint = "is this the right file?"});
     }
     if (n == 0) {
       text.resize(have);

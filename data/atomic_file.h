@@ -43,8 +43,8 @@ void drop_from_cache(const std::filesystem::path& file);
 // Throws IoError; the old file, if any, is then untouched.
 void write_file_atomically(const std::filesystem::path& path, std::string_view text);
 
-// The whole file. Throws DataError when it cannot be opened or is larger than max_bytes, IoError
-// when reading fails.
+// The whole file. Throws DataError when there is no such file or it is larger than max_bytes,
+// IoError when the file system does not let it be read.
 std::string read_file(const std::filesystem::path& path, i64 max_bytes);
 
 }  // namespace quern

@@ -216,7 +216,8 @@ Tokenizer train_bpe(std::span<const std::string_view> texts, const BpeTrainerOpt
     throw ConfigError(
         {.key = "vocab_size",
          .expected = std::to_string(kSmallestVocab) + " to " + std::to_string(kLargestVocab),
-         .actual = std::to_string(options.vocab_size)});
+         .actual = std::to_string(options.vocab_size),
+         .hint = "the 256 bytes, three special tokens, and what is learnt"});
   }
   if (options.num_threads < 1) {
     throw ConfigError({.key = "num_threads",

@@ -1,29 +1,35 @@
 // SPDX-License-Identifier: MIT
 #include "quern/data/corpus.h"
 
-#include <utf8proc.h>
-
 #include <algorithm>
+#include <cerrno>
+#include <cstdio>
 #include <cstring>
-#include <fstream>
 #include <limits>
+#include <memory>
+#include <utility>
 
 #include "quern/autograd/error.h"
 #include "quern/data/atomic_file.h"
+#include "quern/data/file_errors.h"
 #include "quern/data/internal/bounded_json.h"
+#include "quern/data/internal/json_errors.h"
 
 namespace quern {
 namespace {
 
 namespace fs = std::filesystem;
 
-constexpr size_t kMaxLine = size_t(64) << 20;
+constexpr i64 kMaxLineBytes = i64(1) << 30;
 
-// The lines of a file, one at a time, never more than kMaxLine bytes of one.
+// The lines of a file, one at a time, never more than `max_bytes` of one.
 class Lines {
  public:
-  explicit Lines(const fs::path& path) : path_(path), in_(path, std::ios::binary) {
-    if (!in_) throw DataError({.file = path.string(), .what = "cannot be opened"});
+  Lines(const fs::path& path, i64 max_bytes)
+      : path_(path),
+        max_bytes_(size_t(max_bytes)),
+        in_(std::fopen(path.c_str(), "rb"), &std::fclose) {
+    if (!in_) refuse_unreadable<DataError>(path, errno);
   }
 
   int number() const { return number_; }
@@ -35,10 +41,12 @@ class Lines {
       const char* begin = buffer_.data() + used_;
       const auto* end = static_cast<const char*>(std::memchr(begin, '\n', filled_ - used_));
       const size_t n = end != nullptr ? size_t(end - begin) : filled_ - used_;
-      if (line.size() + n > kMaxLine) {
+      if (line.size() + n > max_bytes_) {
         throw DataError({.file = path_.string(),
                          .line = number_ + 1,
-                         .expected = "a line of at most " + std::to_string(kMaxLine) + " bytes"});
+                         .expected = "a line of at most " + std::to_string(max_bytes_) + " bytes",
+                         .actual = "a longer one",
+                         .hint = "split the document, or raise --max-line-bytes"});
       }
       line.append(begin, n);
       used_ += n + (end != nullptr);
@@ -48,66 +56,99 @@ class Lines {
 
  private:
   bool fill() {
-    in_.read(buffer_.data(), std::streamsize(buffer_.size()));
-    if (in_.bad()) throw IoError({.file = path_.string(), .what = "cannot be read"});
     used_ = 0;
-    filled_ = size_t(in_.gcount());
+    filled_ = std::fread(buffer_.data(), 1, buffer_.size(), in_.get());
+    if (std::ferror(in_.get()) != 0) refuse_unreadable<DataError>(path_, errno);
     return filled_ > 0;
   }
 
   fs::path path_;
-  std::ifstream in_;
+  size_t max_bytes_;
+  std::unique_ptr<std::FILE, int (*)(std::FILE*)> in_;
   std::string buffer_ = std::string(size_t(1) << 20, '\0');
   size_t used_ = 0, filled_ = 0;
   int number_ = 0;  // of the last line read, from 1
 };
 
-std::string text_of_line(const std::string& line, const std::string& file, int number) {
-  const auto refuse = [&](const std::string& actual) -> DataError {
-    return DataError({.file = file,
-                      .line = number,
-                      .expected = R"(an object {"text": "..."})",
-                      .actual = actual});
-  };
-  nlohmann::json value;
-  try {
-    value = parse_bounded_json(line, file, {.max_bytes = kMaxLine});
-  } catch (const DataError& error) {  // its line is 1 of the one line it saw
-    throw DataError({.file = file,
-                     .line = number,
-                     .column = error.facts().column,
-                     .key = error.facts().key,
-                     .what = error.facts().what,
-                     .expected = error.facts().expected,
-                     .actual = error.facts().actual});
+// The invalid UTF-8 of a corpus: counted, and mended or refused as the policy says.
+class Utf8Gate {
+ public:
+  Utf8Gate(Corpus& corpus, InvalidUtf8 policy) : corpus_(corpus), policy_(policy) {}
+
+  void enter(const fs::path& file) {
+    file_ = file.string();
+    counted_ = false;
   }
-  if (!value.is_object()) throw refuse(value.type_name());
-  const auto text = value.find("text");
-  if (text == value.end()) throw refuse("no key \"text\"");
-  if (!text->is_string()) throw refuse(std::string("\"text\" of type ") + text->type_name());
-  return std::move(text->get_ref<std::string&>());
-}
+
+  // `text` begins at line `line` of the file.
+  void check(std::string& text, int line) {
+    const size_t bad = find_invalid_utf8(text);
+    if (bad == std::string::npos) return;
+    if (policy_ == InvalidUtf8::refuse) check_json_utf8(text, file_, line);
+    count(count_invalid_utf8(text), text, bad, line);
+    if (policy_ == InvalidUtf8::replace) text = with_invalid_utf8_replaced(text);
+  }
+
+  // In JSON, halves of characters can also be written as escapes: \ud800 without its partner.
+  void check_json(std::string& text, int line) {
+    if (policy_ != InvalidUtf8::replace) return;  // JSON is UTF-8, and its reader says so
+    check(text, line);
+    for (size_t i = 0; (i = find_lone_surrogate(text, i)) != std::string::npos; i += 6) {
+      count(1, text, i, line);
+      text.replace(i, 6, "\\ufffd");
+    }
+  }
+
+  // A NUL byte or a byte-order mark: no text file has the one, and the other is no text.
+  void check_plain(std::string& text) {
+    if (policy_ == InvalidUtf8::keep) return;
+    if (text.starts_with("\xFF\xFE") || text.starts_with("\xFE\xFF")) check_json_utf8(text, file_);
+    if (text.starts_with("\xEF\xBB\xBF")) text.erase(0, 3);
+    const size_t nul = text.find('\0');
+    if (nul == std::string::npos) return;
+    throw DataError(placed({.what = "a NUL byte",
+                            .expected = "a text file",
+                            .hint = "--invalid-utf8 keep takes any bytes"},
+                           file_, text, nul));
+  }
+
+ private:
+  void count(i64 bytes, const std::string& text, size_t offset, int line) {
+    if (corpus_.invalid_utf8_bytes == 0) {
+      const ErrorFacts at = placed({}, file_, text, offset, line);
+      corpus_.first_invalid_utf8 = sentence(at);
+    }
+    corpus_.invalid_utf8_bytes += bytes;
+    corpus_.invalid_utf8_files += !std::exchange(counted_, true);
+  }
+
+  Corpus& corpus_;
+  InvalidUtf8 policy_;
+  std::string file_;
+  bool counted_ = false;
+};
 
 bool is_jsonl(const fs::path& path) { return path.extension() == ".jsonl"; }
 
 // The file itself, or what a folder stands for.
 std::vector<fs::path> files_of(const fs::path& path) {
   std::error_code error;
-  if (!fs::exists(path, error)) {
-    throw DataError({.file = path.string(), .what = "no such file or folder"});
-  }
+  if (!fs::exists(path, error)) refuse_unreadable<DataError>(path, error ? error.value() : ENOENT);
   if (!fs::is_directory(path, error)) return {path};
   std::vector<fs::path> files;
   fs::recursive_directory_iterator it(path, error), end;
   for (; !error && it != end; it.increment(error)) {
     const bool text = it->path().extension() == ".txt" || is_jsonl(it->path());
-    if (text && it->is_regular_file(error)) files.push_back(it->path());
+    // What is not there behind a link is not passed over in silence: reading it fails.
+    std::error_code dangling;
+    const bool folder = it->is_directory(dangling);
+    if (text && !folder) files.push_back(it->path());
   }
-  if (error) {
-    throw IoError({.file = path.string(), .what = "cannot be listed", .actual = error.message()});
-  }
+  if (error) refuse_unreadable<DataError>(path, error.value());
   if (files.empty()) {
-    throw DataError({.file = path.string(), .what = "holds no *.txt or *.jsonl files"});
+    throw DataError({.file = path.string(),
+                     .what = "holds no *.txt or *.jsonl files",
+                     .hint = "name files of other endings one by one"});
   }
   std::ranges::sort(files);
   return files;
@@ -127,53 +168,52 @@ std::vector<std::string> names_of(std::span<const fs::path> paths) {
   return names;
 }
 
-void read_file_into(Corpus& corpus, const fs::path& path, i32 source, i32 file) {
+void read_file_into(Corpus& corpus, const fs::path& path, i32 source, i32 file, Utf8Gate& gate,
+                    const CorpusOptions& options) {
+  gate.enter(path);
   const auto add = [&](std::string text) {
     if (!text.empty()) corpus.documents.push_back({std::move(text), source, file});
   };
   if (!is_jsonl(path)) {
     std::string text = read_file(path, std::numeric_limits<i64>::max() / 2);
-    corpus.invalid_utf8_bytes += count_invalid_utf8(text);
+    gate.check_plain(text);
+    gate.check(text, 1);
     return add(std::move(text));
   }
-  Lines lines(path);
+  Lines lines(path, options.max_line_bytes);
+  const JsonLimits limits{.max_bytes = size_t(options.max_line_bytes) * 3};  // where U+FFFD came in
   for (std::string line; lines.next(line);) {
     if (line.find_first_not_of(" \t\r") == std::string::npos) continue;
-    add(text_of_line(line, path.string(), lines.number()));
+    gate.check_json(line, lines.number());
+    add(read_json_line(line, "text", path.string(), lines.number(), limits));
   }
 }
 
 }  // namespace
 
-Corpus read_corpus(std::span<const fs::path> paths) {
+Corpus read_corpus(std::span<const fs::path> paths, const CorpusOptions& options) {
+  if (options.max_line_bytes < 1 || options.max_line_bytes > kMaxLineBytes) {
+    throw ConfigError({.key = "max_line_bytes",
+                       .expected = "1 to " + std::to_string(kMaxLineBytes),
+                       .actual = std::to_string(options.max_line_bytes),
+                       .hint = "the default is 67108864"});
+  }
   Corpus corpus;
+  Utf8Gate gate(corpus, options.invalid_utf8);
   i32 file = 0;
   for (size_t i = 0; i < paths.size(); ++i) {
     const size_t before = corpus.documents.size();
-    for (const auto& path : files_of(paths[i])) read_file_into(corpus, path, i32(i), file++);
+    for (const auto& path : files_of(paths[i])) {
+      read_file_into(corpus, path, i32(i), file++, gate, options);
+    }
     if (corpus.documents.size() == before) {
-      throw DataError({.file = paths[i].string(), .what = "there is no text in it"});
+      throw DataError({.file = paths[i].string(),
+                       .what = "there is no text in it",
+                       .hint = "leave it out, or give a file with text"});
     }
   }
   corpus.sources = names_of(paths);
   return corpus;
-}
-
-i64 count_invalid_utf8(std::string_view text) {
-  i64 invalid = 0;
-  for (size_t i = 0; i < text.size();) {
-    const auto* at = reinterpret_cast<const utf8proc_uint8_t*>(text.data() + i);
-    if (*at < 0x80) {
-      ++i;
-      continue;
-    }
-    utf8proc_int32_t code = 0;
-    const auto left = utf8proc_ssize_t(std::min<size_t>(text.size() - i, 4));
-    const auto length = utf8proc_iterate(at, left, &code);
-    invalid += length < 0;
-    i += length < 0 ? 1 : size_t(length);
-  }
-  return invalid;
 }
 
 }  // namespace quern

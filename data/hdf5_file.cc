@@ -6,11 +6,13 @@
 #include <hdf5.h>
 
 #include <algorithm>
+#include <cerrno>
 #include <cstring>
 #include <set>
 #include <utility>
 
 #include "quern/data/atomic_file.h"
+#include "quern/data/file_errors.h"
 
 namespace quern {
 namespace {
@@ -78,7 +80,7 @@ std::string complaint() {
 }
 
 std::string lock_hint(const std::string& text) {
-  if (text.find("lock") == std::string::npos) return "";
+  if (text.find("lock file") == std::string::npos) return "";  // and not "sblock"
   return "is another program writing it? On some network file systems set "
          "HDF5_USE_FILE_LOCKING=FALSE";
 }
@@ -327,7 +329,7 @@ struct Hdf5Reader::Impl {
   explicit Impl(const fs::path& p) : path(p) {
     std::error_code error;
     if (!fs::is_regular_file(path, error)) {
-      throw DataError({.file = path.string(), .what = "no such file"});
+      refuse_unreadable<DataError>(path, fs::is_directory(path, error) ? EISDIR : ENOENT);
     }
     file_bytes = i64(fs::file_size(path));
     const Silence silence;
@@ -337,7 +339,7 @@ struct Hdf5Reader::Impl {
       const std::string text = complaint();
       throw DataError({.file = path.string(),
                        .what = "is truncated, damaged or not an HDF5 file",
-                       .actual = text,
+                       .actual = text.substr(0, text.find(':')),
                        .hint = lock_hint(text)});
     }
     // Objects of this file only: soft and external links are not followed.

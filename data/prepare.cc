@@ -13,6 +13,7 @@
 #include "quern/data/atomic_file.h"
 #include "quern/data/bpe_trainer.h"
 #include "quern/data/corpus.h"
+#include "quern/data/internal/staging.h"
 #include "quern/data/manifest.h"
 #include "quern/data/sha256.h"
 #include "quern/data/token_file.h"
@@ -23,19 +24,31 @@ namespace {
 
 namespace fs = std::filesystem;
 
+// What a prepared corpus may consist of, in the order in which single files are replaced.
+const std::vector<std::string> kFiles = {"tokenizer.json", "train.h5", "validation.h5",
+                                         kManifestName};
 constexpr size_t kEncodeBytes = size_t(1) << 20;  // text that one task encodes, at least
 
 void check(const PrepareOptions& options) {
-  if (options.train.empty()) throw ConfigError({.what = "no training text is given"});
+  if (options.train.empty()) {
+    throw ConfigError({.what = "no training text is given", .hint = "name it with --train"});
+  }
   const double fraction = options.validation_fraction;
   if (!(fraction >= 0 && fraction < 1)) {
     throw ConfigError({.key = "validation_fraction",
                        .expected = "at least 0 and less than 1",
-                       .actual = std::to_string(fraction)});
+                       .actual = std::to_string(fraction),
+                       .hint = "as in 0.05"});
+  }
+  if (options.split_by_position && fraction == 0) {
+    throw ConfigError({.key = "split_by_position",
+                       .what = "there is nothing to split",
+                       .hint = "give --validation-fraction as well"});
   }
   if (fraction > 0 && !options.validation.empty()) {
     throw ConfigError({.key = "validation_fraction",
-                       .what = "validation sources are named already; choose one of the two"});
+                       .what = "validation sources are named already",
+                       .hint = "choose one of the two"});
   }
   for (const auto& path : options.validation) {
     const auto same = [&path](const fs::path& other) {
@@ -43,7 +56,9 @@ void check(const PrepareOptions& options) {
       return fs::equivalent(path, other, ignored);
     };
     if (std::ranges::any_of(options.train, same)) {
-      throw ConfigError({.key = path.string(), .what = "is in both training and validation"});
+      throw ConfigError({.file = path.string(),
+                         .what = "is in both training and validation",
+                         .hint = "leave it out of one, or use --validation-fraction"});
     }
   }
 }
@@ -52,8 +67,9 @@ void check(const PrepareOptions& options) {
 Corpus split_by_document(Corpus& train, double fraction, std::uint64_t seed) {
   const size_t n = train.documents.size();
   if (n < 2) {
-    throw DataError(
-        {.what = "a single document cannot be split by document", .hint = "split it by position"});
+    throw DataError({.file = train.sources.size() == 1 ? train.sources[0] : "",
+                     .what = "a single document cannot be split by document",
+                     .hint = "add --split-by-position"});
   }
   const Random random(seed, "validation split");
   std::vector<size_t> order(n);
@@ -191,32 +207,39 @@ void check_written(const fs::path& folder, const std::vector<std::string>& names
 
 PrepareReport prepare(const PrepareOptions& options) {
   check(options);
-  Corpus train = read_corpus(options.train);
-  Corpus validation = read_corpus(options.validation);
-  PrepareReport report{.invalid_utf8_bytes =
-                           train.invalid_utf8_bytes + validation.invalid_utf8_bytes};
+  Corpus train = read_corpus(options.train, options.corpus);
+  Corpus validation = read_corpus(options.validation, options.corpus);
+  PrepareReport report{
+      .invalid_utf8_bytes = train.invalid_utf8_bytes + validation.invalid_utf8_bytes,
+      .invalid_utf8_files = train.invalid_utf8_files + validation.invalid_utf8_files,
+      .first_invalid_utf8 = train.first_invalid_utf8.empty() ? validation.first_invalid_utf8
+                                                             : train.first_invalid_utf8};
   if (options.validation_fraction > 0) {
     validation = options.split_by_position
                      ? split_by_position(train, options.validation_fraction)
                      : split_by_document(train, options.validation_fraction, options.seed);
   }
-  if (train.documents.empty()) throw DataError({.what = "no text is left to train on"});
+  if (train.documents.empty()) {
+    throw DataError({.key = "validation_fraction",
+                     .what = "no text is left to train on",
+                     .hint = "choose a smaller fraction, or give more text"});
+  }
   const Tokenizer tokenizer = make_tokenizer(options, train);
   report.vocab_size = tokenizer.vocab_size();
   report.tokenizer_sha256 = tokenizer.hash();
 
-  tokenizer.save(options.out / "tokenizer.json");
-  report.train = write_part(options.out / "train.h5", train, tokenizer);
+  Staging staging(options.out, kFiles);
+  const fs::path& out = staging.path();
+  tokenizer.save(out / "tokenizer.json");
+  report.train = write_part(out / "train.h5", train, tokenizer);
   std::vector<std::string> written = {"tokenizer.json", "train.h5"};
-  if (validation.documents.empty()) {
-    std::error_code ignored;  // one from an earlier call would belong to another corpus
-    fs::remove(options.out / "validation.h5", ignored);
-  } else {
-    report.validation = write_part(options.out / "validation.h5", validation, tokenizer);
+  if (!validation.documents.empty()) {
+    report.validation = write_part(out / "validation.h5", validation, tokenizer);
     written.push_back("validation.h5");
   }
-  write_manifest(options.out, hash_files(options.out, written));
-  check_written(options.out, written);
+  write_manifest(out, hash_files(out, written));
+  check_written(out, written);
+  staging.publish();
   return report;
 }
 

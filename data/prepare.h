@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "quern/autograd/kernels/types.h"
+#include "quern/data/corpus.h"
 #include "quern/data/pretokenize.h"
 
 namespace quern {
@@ -24,6 +25,7 @@ struct PrepareOptions {
   std::optional<std::filesystem::path> tokenizer;  // instead of training one
   std::filesystem::path out;                       // a folder
   std::uint64_t seed = 0;                          // chooses the documents
+  CorpusOptions corpus;                            // how text is read
 };
 
 struct PreparedSource {
@@ -39,7 +41,9 @@ struct PrepareReport {
   std::vector<PreparedSource> validation;  // empty without a validation part
   i32 vocab_size = 0;
   std::string tokenizer_sha256;
-  i64 invalid_utf8_bytes = 0;
+  i64 invalid_utf8_bytes = 0;  // kept or replaced, as the options say
+  i64 invalid_utf8_files = 0;
+  std::string first_invalid_utf8;  // file:line:column
 };
 
 // Writes tokenizer.json, train.h5 and, if there is a validation part, validation.h5 into `out`, and

@@ -58,12 +58,14 @@ Sampler::Sampler(std::vector<SamplerSource> sources, i64 seq, std::uint64_t seed
     if (source.file->num_tokens() <= seq) {
       throw DataError({.file = file,
                        .expected = "more than " + std::to_string(seq) + " tokens, for one window",
-                       .actual = std::to_string(source.file->num_tokens())});
+                       .actual = std::to_string(source.file->num_tokens()),
+                       .hint = "give more text, or lower data.sequence_length"});
     }
     if (source.file->tokenizer_sha256() != sources_[0].file->tokenizer_sha256()) {
       throw DataError(
           {.file = file,
-           .what = "was made by another tokenizer than " + sources_[0].file->path().string()});
+           .what = "was made by another tokenizer than " + sources_[0].file->path().string(),
+           .hint = "prepare both with the same --tokenizer"});
     }
     left += source.weight;
   }

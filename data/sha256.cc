@@ -4,10 +4,12 @@
 #include <openssl/evp.h>
 
 #include <array>
+#include <cerrno>
 #include <fstream>
 #include <vector>
 
 #include "quern/autograd/error.h"
+#include "quern/data/file_errors.h"
 
 namespace quern {
 namespace {
@@ -58,17 +60,16 @@ std::string sha256_hex(std::string_view bytes) {
 }
 
 std::string sha256_of_file(const std::filesystem::path& path) {
+  if (std::filesystem::is_directory(path)) refuse_unreadable<DataError>(path, EISDIR);
   std::ifstream in(path, std::ios::binary);
-  if (!in || std::filesystem::is_directory(path)) {
-    throw DataError({.file = path.string(), .what = "cannot be opened"});
-  }
+  if (!in) refuse_unreadable<DataError>(path, errno);
   Sha256 hash;
   std::vector<char> piece(size_t(1) << 20);
   while (in) {
     in.read(piece.data(), std::streamsize(piece.size()));
     hash.update({piece.data(), size_t(in.gcount())});
   }
-  if (in.bad()) throw IoError({.file = path.string(), .what = "cannot be read"});
+  if (in.bad()) refuse_unreadable<DataError>(path, errno);
   return hash.digest();
 }
 

@@ -2,7 +2,9 @@
 #include "quern/data/token_file.h"
 
 #include <algorithm>
+#include <fstream>
 #include <limits>
+#include <string_view>
 
 #include "quern/autograd/error.h"
 #include "quern/data/hdf5_file.h"
@@ -61,6 +63,17 @@ void check_written(const std::filesystem::path& path, const std::vector<i32>& to
   } catch (const DataError& error) {
     throw IoError(error.facts());
   }
+}
+
+// What begins otherwise was never an HDF5 file, so nothing has damaged it.
+void check_hdf5(const std::filesystem::path& path) {
+  std::ifstream in(path, std::ios::binary);
+  char first[4] = {};
+  if (!in.read(first, sizeof first) && !in.eof()) return;  // HDF5's reader says what is wrong
+  if (std::string_view(first, sizeof first) == "\x89HDF" || !std::filesystem::exists(path)) return;
+  throw DataError({.file = path.string(),
+                   .what = "is not a token file",
+                   .hint = "`quern prepare` makes them from text"});
 }
 
 void check_format(const Hdf5Reader& in) {
@@ -127,11 +140,21 @@ void write_token_file(const std::filesystem::path& path, const TokenData& data) 
 
 TokenFile::TokenFile(const std::filesystem::path& path, const std::string& tokenizer_sha256)
     : path_(path) {
-  const Hdf5Reader in(path);
+  try {
+    load(tokenizer_sha256);
+  } catch (const DataError& error) {
+    throw DataError(with_hint(error.facts(), "prepare the corpus again with `quern prepare`"));
+  }
+}
+
+void TokenFile::load(const std::string& tokenizer_sha256) {
+  const std::string file = path_.string();
+  check_hdf5(path_);
+  const Hdf5Reader in(path_);
   check_format(in);
   tokenizer_sha256_ = in.attribute_text("/", "tokenizer_sha256");
   if (!tokenizer_sha256.empty() && tokenizer_sha256 != tokenizer_sha256_) {
-    throw DataError({.file = path.string(),
+    throw DataError({.file = file,
                      .what = "was made by another tokenizer",
                      .expected = "tokenizer " + tokenizer_sha256.substr(0, 12),
                      .actual = tokenizer_sha256_.substr(0, 12),
@@ -148,7 +171,7 @@ TokenFile::TokenFile(const std::filesystem::path& path, const std::string& token
   document_offsets_ = in.read_i64("document_offsets");
   document_source_ = in.read_range("document_source", 0, in.shape("document_source").numel());
   sources_ = read_sources(in);
-  check_documents(path.string(), document_offsets_, document_source_, count, sources_.size());
+  check_documents(file, document_offsets_, document_source_, count, sources_.size());
   std::visit([this](const auto& t) { check_tokens(path_.string(), t, vocab_size_); }, tokens_);
 }
 

@@ -62,6 +62,8 @@ class TokenFile {
   void read(i64 begin, std::span<i32> out) const;
 
  private:
+  void load(const std::string& tokenizer_sha256);
+
   std::filesystem::path path_;
   std::string tokenizer_sha256_;
   i32 vocab_size_ = 0;

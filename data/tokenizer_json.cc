@@ -18,6 +18,9 @@ namespace {
 
 using nlohmann::json;
 
+constexpr const char* kRemedy =
+    "Quern reads the byte-level BPE of GPT-2, DeepSeek-LLM and DeepSeek-V3; take such a file as it "
+    "was published";
 constexpr std::size_t kMaxUnusedIds = 1 << 16;  // beyond one for each token
 constexpr std::size_t kMaxAddedBytes = 256;
 
@@ -205,7 +208,11 @@ std::string byte_level(bool add_prefix_space, bool trim_offsets) {
 }  // namespace
 
 Tokenizer Tokenizer::from_json(std::string_view text, const std::string& file) {
-  return Tokenizer(Reader(text, file).read(), file);
+  try {
+    return Tokenizer(Reader(text, file).read(), file);
+  } catch (const DataError& error) {
+    throw DataError(with_hint(error.facts(), kRemedy));
+  }
 }
 
 Tokenizer Tokenizer::load(const std::filesystem::path& path) {

@@ -25,6 +25,7 @@ constexpr std::int64_t kMaxSharedExperts = 1 << 10;
 constexpr std::int64_t kMaxPositions = 1 << 24;
 
 using internal::check_range;
+using internal::check_word;
 using internal::refuse;
 using internal::to_text;
 using std::to_string;
@@ -69,16 +70,17 @@ void check_numbers(const ModelConfig& c) {
 }
 
 void check_groups(const ModelConfig& c) {
+  check_word("model.topk_method", c.topk_method, {"greedy", "group_limited_greedy"});
   if (c.topk_method == "greedy") {
-    if (c.n_group != 1)
-      refuse("model.n_group", "1 when topk_method is greedy", to_string(c.n_group));
+    if (c.n_group != 1) {
+      refuse("model.n_group", "1 when topk_method is greedy", to_string(c.n_group),
+             "groups need topk_method: \"group_limited_greedy\"");
+    }
     if (c.topk_group != 1) {
-      refuse("model.topk_group", "1 when topk_method is greedy", to_string(c.topk_group));
+      refuse("model.topk_group", "1 when topk_method is greedy", to_string(c.topk_group),
+             "groups need topk_method: \"group_limited_greedy\"");
     }
     return;
-  }
-  if (c.topk_method != "group_limited_greedy") {
-    refuse("model.topk_method", "greedy or group_limited_greedy", "'" + c.topk_method + "'");
   }
   check_range("model.n_group", c.n_group, 1, c.n_routed_experts);
   if (c.n_routed_experts % c.n_group != 0) {
@@ -91,7 +93,7 @@ void check_groups(const ModelConfig& c) {
     refuse("model.num_experts_per_tok",
            "at most " + to_string(reachable) + ", the experts in topk_group " +
                to_string(c.topk_group) + " groups",
-           to_string(c.num_experts_per_tok));
+           to_string(c.num_experts_per_tok), "or raise topk_group");
   }
 }
 
@@ -116,11 +118,10 @@ void check_experts(const ModelConfig& c) {
   }
   if (c.num_experts_per_tok < 1 || c.num_experts_per_tok > c.n_routed_experts) {
     refuse("model.num_experts_per_tok", "1 to n_routed_experts " + to_string(c.n_routed_experts),
-           to_string(c.num_experts_per_tok));
+           to_string(c.num_experts_per_tok), "or raise n_routed_experts");
   }
   check_groups(c);
-  if (c.scoring_func != "softmax")
-    refuse("model.scoring_func", "softmax", "'" + c.scoring_func + "'");
+  check_word("model.scoring_func", c.scoring_func, {"softmax"});
   check_range("model.routed_scaling_factor", c.routed_scaling_factor, 1e-6, 1e6);
   check_range("model.aux_loss_alpha", c.aux_loss_alpha, 0.0, 1e3);
 }

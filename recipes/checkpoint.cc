@@ -2,9 +2,13 @@
 #include "quern/recipes/checkpoint.h"
 
 #include <algorithm>
+#include <cerrno>
 #include <cstring>
+#include <fstream>
 #include <set>
+#include <string_view>
 
+#include "quern/data/file_errors.h"
 #include "quern/data/hdf5_file.h"
 #include "quern/data/manifest.h"
 #include "quern/recipes/hf_config.h"
@@ -14,6 +18,7 @@ namespace {
 
 namespace fs = std::filesystem;
 
+constexpr const char* kRemedy = "use another step of the run, or copy this one again";
 constexpr i64 kFormatVersion = 1;
 const std::vector<std::string> kFiles = {"model.h5", "optimizer.h5"};
 
@@ -33,20 +38,52 @@ void describe(Hdf5Writer& file, const Model& model, const Progress& progress,
   }
 }
 
+[[noreturn]] void refuse_no_checkpoint(const fs::path& path) {
+  throw ConfigError({.file = path.string(),
+                     .what = "is not a checkpoint",
+                     .hint = "give a run folder, a step folder or its model.h5"});
+}
+
+bool begins_like_hdf5(const fs::path& path) {
+  char first[4] = {};
+  std::ifstream(path, std::ios::binary).read(first, sizeof first);
+  return std::string_view(first, sizeof first) == "\x89HDF";
+}
+
+bool is_listed(const fs::path& file) {
+  return has_manifest(file.parent_path()) &&
+         read_manifest(file.parent_path()).find(file.filename().string()) != nullptr;
+}
+
+// One file that a user named. What is not HDF5 was never a checkpoint, unless the MANIFEST beside
+// it lists it: then its bytes have changed.
+void verify_single(const fs::path& path) {
+  const bool foreign = !begins_like_hdf5(path);
+  if (foreign && !is_listed(path)) refuse_no_checkpoint(path);
+  if (!has_manifest(path.parent_path())) {
+    throw CheckpointError(
+        {.file = path.string(),
+         .what = std::string("has no ") + kManifestName + " beside it, so it cannot be checked"});
+  }
+  verify_file(read_manifest(path.parent_path()), path);
+  if (foreign) refuse_no_checkpoint(path);
+}
+
 // Only for files whose hash was found to be the one written down when they were saved: damaged
 // bytes can crash libhdf5.
 Hdf5Reader open_verified(const fs::path& path) {
   Hdf5Reader file(path);
   if (!file.has_attribute("/", "format") ||
       file.attribute_text("/", "format") != "quern_checkpoint") {
-    throw CheckpointError({.file = path.string(), .what = "not a Quern checkpoint"});
+    refuse_no_checkpoint(path);
   }
   const i64 version = file.attribute_i64("/", "version");
   if (version != kFormatVersion) {
-    throw CheckpointError({.file = path.string(),
-                           .what = "checkpoint of an unknown version",
-                           .expected = std::to_string(kFormatVersion),
-                           .actual = std::to_string(version)});
+    throw ConfigError({.file = path.string(),
+                       .what = "checkpoint of an unknown version",
+                       .expected = std::to_string(kFormatVersion),
+                       .actual = std::to_string(version),
+                       .hint = "use the quern that wrote it"});
   }
   return file;
 }
@@ -87,9 +124,9 @@ auto as_checkpoint_error(F&& f) {
   try {
     return f();
   } catch (const DataError& error) {
-    throw CheckpointError(error.facts());
+    throw CheckpointError(with_hint(error.facts(), kRemedy));
   } catch (const IntegrityError& error) {
-    throw CheckpointError(error.facts());
+    throw CheckpointError(with_hint(error.facts(), kRemedy));
   }
 }
 
@@ -202,12 +239,15 @@ Progress load_checkpoint(const fs::path& checkpoint, Model& model, AdamW& optimi
 
 ModelFile find_model_file(const fs::path& path) {
   return as_checkpoint_error([&]() -> ModelFile {
-    std::error_code ignored;
-    if (fs::is_regular_file(path, ignored)) {
-      verify_file(read_manifest(path.parent_path()), path);
+    std::error_code error;
+    if (!fs::exists(path, error)) {
+      refuse_unreadable<ConfigError>(path, error ? error.value() : ENOENT);
+    }
+    if (fs::is_regular_file(path, error)) {
+      verify_single(path);
       return {path, {}};
     }
-    if (fs::is_regular_file(path / "model.h5", ignored) || has_manifest(path)) {
+    if (fs::is_regular_file(path / "model.h5", error) || is_listed(path / "model.h5")) {
       require_files(verify_folder(path), path);
       return {path / "model.h5", {}};
     }

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: MIT
 #include "quern/recipes/describe.h"
 
+#include <unistd.h>
+
 #include <algorithm>
 #include <bit>
 #include <cctype>
@@ -8,6 +10,7 @@
 #include <limits>
 #include <nlohmann/json.hpp>
 
+#include "quern/autograd/error.h"
 #include "quern/recipes/internal/units.h"
 
 namespace quern {
@@ -131,6 +134,35 @@ MemoryEstimate estimate_memory(const Recipe& r) {
                    2 * r.model.vocab_size * r.model.hidden_size;
   m.activations = 4 * (tokens * (kept + largest + 2 * r.model.hidden_size) + head);
   return m;
+}
+
+namespace {
+
+// In floating point: with many lanes, 64 bits do not hold the largest models a recipe can ask for.
+double exact_bytes(const Recipe& r) {
+  const double tensors = 4.0 + double(std::bit_width(std::uint64_t(r.train.lanes - 1)));
+  return 4.0 * double(count_parameters(r.model).total) * tensors;
+}
+
+double machine_bytes() {
+  return double(::sysconf(_SC_PHYS_PAGES)) * double(::sysconf(_SC_PAGE_SIZE));
+}
+
+}  // namespace
+
+bool fits_memory(const Recipe& recipe) {
+  return machine_bytes() <= 0 || exact_bytes(recipe) <= machine_bytes();
+}
+
+void check_memory(const Recipe& recipe) {
+  if (fits_memory(recipe)) return;
+  const auto text = [](double bytes) { return internal::short_text(bytes / 1e9) + " GB"; };
+  throw ConfigError(
+      {.key = "model",
+       .what = "too large for this machine",
+       .expected = "weights, gradients and moments of at most " + text(machine_bytes()),
+       .actual = text(exact_bytes(recipe)),
+       .hint = "`quern train RECIPE --dry-run` shows what takes the memory"});
 }
 
 }  // namespace quern

@@ -40,4 +40,9 @@ struct MemoryEstimate {
 };
 MemoryEstimate estimate_memory(const Recipe& recipe);
 
+// Whether what is exact of the estimate is no more than this machine's memory.
+bool fits_memory(const Recipe& recipe);
+// Throws ConfigError when it does not fit.
+void check_memory(const Recipe& recipe);
+
 }  // namespace quern

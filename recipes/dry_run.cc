@@ -41,10 +41,12 @@ Figures dry_run(const Recipe& recipe) {
   const auto missing =
       std::find_if(recipe.data.train.begin(), recipe.data.train.end(),
                    [](const TrainSource& s) { return !std::filesystem::exists(s.path); });
-  if (missing == recipe.data.train.end()) {
-    add_time(figures, recipe);
-  } else {
+  if (missing != recipe.data.train.end()) {
     figures.push_back(text_figure("training time", "unknown: there is no " + missing->path));
+  } else if (!fits_memory(recipe)) {
+    figures.push_back(text_figure("training time", "unknown: too large for this machine"));
+  } else {
+    add_time(figures, recipe);
   }
   return figures;
 }

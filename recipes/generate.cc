@@ -6,9 +6,13 @@
 #include <numeric>
 
 #include "quern/autograd/random.h"
+#include "quern/layers/internal/check_range.h"
 
 namespace quern {
 namespace {
+
+constexpr i64 kMaxTokens = 1 << 20;  // their keys and values are held in memory
+constexpr double kMaxTemperature = 1000;
 
 std::vector<double> as_doubles(const Tensor& logits) {
   const Tensor wide = logits.cast(DType::f64);
@@ -17,13 +21,24 @@ std::vector<double> as_doubles(const Tensor& logits) {
 }
 
 void check(const GenerateOptions& o) {
-  const auto refuse = [](const char* key, const char* expected) {
-    throw ConfigError({.key = key, .expected = expected});
+  const auto refuse = [](const char* key, const std::string& expected, const std::string& actual,
+                         const char* hint) {
+    throw ConfigError({.key = key, .expected = expected, .actual = actual, .hint = hint});
   };
-  if (o.tokens < 1) refuse("tokens", "at least 1");
-  if (!(o.temperature >= 0) || std::isinf(o.temperature)) refuse("temperature", "0 or more");
-  if (!(o.top_p > 0 && o.top_p <= 1)) refuse("top_p", "above 0 and at most 1");
-  if (o.top_k < 0) refuse("top_k", "0 or more");
+  if (o.tokens < 1 || o.tokens > kMaxTokens) {
+    refuse("tokens", "1 to " + std::to_string(kMaxTokens), std::to_string(o.tokens),
+           "as in --tokens 100");
+  }
+  if (!(o.temperature >= 0 && o.temperature <= kMaxTemperature)) {
+    refuse("temperature", "0 to " + internal::to_text(kMaxTemperature),
+           internal::to_text(o.temperature), "as in --temperature 0.8");
+  }
+  if (!(o.top_p > 0 && o.top_p <= 1)) {
+    refuse("top_p", "above 0 and at most 1", internal::to_text(o.top_p), "as in --top-p 0.95");
+  }
+  if (o.top_k < 0) {
+    refuse("top_k", "0 or more", std::to_string(o.top_k), "0 keeps any number of tokens");
+  }
 }
 
 }  // namespace
@@ -60,7 +75,9 @@ std::string generate(const Model& model, const Tokenizer& tokenizer, const std::
   std::vector<i32> ids = tokenizer.encode(prompt);
   // Documents follow an <|eos|> in training, so that is what stands before a text.
   if (eos) ids.insert(ids.begin(), *eos);
-  if (ids.empty()) throw ConfigError({.key = "prompt", .what = "empty"});
+  if (ids.empty())
+    throw ConfigError(
+        {.key = "prompt", .what = "empty", .hint = "this tokenizer has no <|eos|> to begin with"});
   // The model may have more ids than the tokenizer has tokens; those mean nothing.
   const i64 known = std::min<i64>(tokenizer.vocab_size(), model.config.vocab_size);
   KvCache cache(model.config, i64(ids.size()) + options.tokens, model.dtype);

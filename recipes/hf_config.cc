@@ -6,10 +6,10 @@
 #include <cstdint>
 #include <initializer_list>
 #include <nlohmann/json.hpp>
-#include <set>
 #include <utility>
 
 #include "quern/autograd/error.h"
+#include "quern/data/internal/bounded_json.h"
 #include "quern/recipes/internal/text_file.h"
 
 namespace quern {
@@ -19,7 +19,6 @@ using Json = nlohmann::json;
 using internal::one_line;
 
 constexpr std::size_t kMaxConfigBytes = 1 << 20;  // real ones have a few KB
-constexpr int kMaxDepth = 64;
 
 std::string shown(const Json& value) {
   return one_line(value.dump(-1, ' ', true, Json::error_handler_t::replace));
@@ -89,7 +88,12 @@ class Taker {
   // A key that may be absent, null, or this one value: what other values ask for is not there.
   void only(const std::string& name, const Json& value) {
     const Json given = take(name);
-    if (!given.is_null() && given != value) refuse(name, shown(value), shown(given));
+    if (given.is_null() || given == value) return;
+    throw ConfigError({.key = prefix_ + name,
+                       .expected = shown(value),
+                       .actual = shown(given),
+                       .hint = name == "model_type" ? "Quern runs DeepSeek-V2 only"
+                                                    : "Quern computes no other form"});
   }
 
   bool has(const std::string& name) const { return object_.contains(name); }
@@ -100,54 +104,28 @@ class Taker {
   std::string prefix_;
 };
 
-// The parser does not recurse, but what it makes does when it is printed or destroyed.
-void check_depth(const std::string& text, const std::string& file) {
-  int depth = 0;
-  bool quoted = false;
-  for (std::size_t i = 0; i < text.size(); ++i) {
-    const char c = text[i];
-    if (quoted) {
-      if (c == '\\') ++i;
-      if (c == '"') quoted = false;
-    } else if (c == '"') {
-      quoted = true;
-    } else if (c == ']' || c == '}') {
-      --depth;
-    } else if ((c == '[' || c == '{') && ++depth > kMaxDepth) {
-      const internal::Position at = internal::position_at(text, i);
-      throw ConfigError({.file = file,
-                         .line = at.line,
-                         .column = at.column,
-                         .what = "is nested more than " + std::to_string(kMaxDepth) + " deep"});
-    }
-  }
-}
-
 Json parse_object(const std::string& text, const std::string& file) {
-  if (text.size() > kMaxConfigBytes) {
-    throw ConfigError(
-        {.file = file, .what = "is longer than " + std::to_string(kMaxConfigBytes) + " bytes"});
-  }
-  check_depth(text, file);
-  std::set<std::string> seen;
-  const auto refuse_twice = [&](int depth, Json::parse_event_t event, Json& value) {
-    if (event != Json::parse_event_t::key || depth != 1) return true;
-    if (seen.insert(value.get<std::string>()).second) return true;
-    throw ConfigError(
-        {.file = file, .key = one_line(value.get<std::string>()), .what = "is given twice"});
-  };
   Json json;
   try {
-    json = Json::parse(text, refuse_twice);
-  } catch (const Json::parse_error& error) {
-    const internal::Position at = internal::position_at(text, error.byte > 0 ? error.byte - 1 : 0);
-    throw ConfigError(
-        {.file = file, .line = at.line, .column = at.column, .what = "is not valid JSON"});
-  } catch (const Json::exception&) {  // a number beyond any float
-    throw ConfigError({.file = file, .what = "holds a number too large to read"});
+    json = parse_bounded_json(text, file, {.max_bytes = kMaxConfigBytes});
+  } catch (const DataError& error) {
+    throw ConfigError(error.facts());
   }
-  if (!json.is_object()) throw ConfigError({.file = file, .expected = "a JSON object"});
-  return json;
+  if (json.is_object()) return json;
+  throw ConfigError({.file = file,
+                     .expected = "a JSON object",
+                     .actual = json.type_name(),
+                     .hint = "config.json is one object, {\"model_type\": \"deepseek_v2\", ...}"});
+}
+
+// What to do where a key cannot be used.
+std::string remedy(const ErrorFacts& f) {
+  if (f.actual == "nothing") return "every config.json of DeepSeek-V2 has this key";
+  if (f.actual.starts_with('"') && f.expected.find("number") != std::string::npos) {
+    return "write the number without quotes";
+  }
+  if (f.key == "architectures") return "Quern runs DeepSeek-V2 only";
+  return "compare it with the config.json of DeepSeek-V2-Lite";
 }
 
 // What must be so for the model to be the one Quern computes.
@@ -285,7 +263,7 @@ HfConfig parse_hf_config(const std::string& text, const std::string& file_name) 
     ErrorFacts facts = error.facts();
     facts.file = file_name;
     if (facts.key.starts_with("model.")) facts.key.erase(0, 6);  // validate() speaks of recipes
-    throw ConfigError(std::move(facts));
+    throw ConfigError(with_hint(facts, remedy(facts)));
   }
 }
 

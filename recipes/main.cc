@@ -4,17 +4,19 @@
 #include <cstdio>
 #include <cstdlib>
 #include <iostream>
+#include <limits>
 #include <nlohmann/json.hpp>
 
 #include "quern/autograd/kernels/cpu.h"
 #include "quern/autograd/kernels/parallel.h"
-#include "quern/data/prepare.h"
 #include "quern/recipes/checkpoint.h"
 #include "quern/recipes/dry_run.h"
 #include "quern/recipes/evaluate.h"
 #include "quern/recipes/generate.h"
 #include "quern/recipes/inspect.h"
+#include "quern/recipes/internal/cli_mistake.h"
 #include "quern/recipes/internal/command_doctor.h"
+#include "quern/recipes/internal/command_prepare.h"
 #include "quern/recipes/internal/command_report.h"
 #include "quern/recipes/probe.h"
 #include "quern/recipes/run.h"
@@ -25,87 +27,6 @@ namespace {
 
 namespace fs = std::filesystem;
 using nlohmann::ordered_json;
-
-ordered_json to_json(const PreparedSource& s) {
-  return {{"name", s.name}, {"documents", s.documents}, {"bytes", s.bytes}, {"tokens", s.tokens}};
-}
-
-void print_sources(const char* part, const std::vector<PreparedSource>& sources) {
-  i64 documents = 0, bytes = 0, tokens = 0;
-  for (const PreparedSource& s : sources) {
-    documents += s.documents;
-    bytes += s.bytes;
-    tokens += s.tokens;
-  }
-  if (sources.empty()) return;
-  std::printf("%-12s %4zu sources %8lld documents %12lld bytes %12lld tokens  %.3f bytes/token\n",
-              part, sources.size(), static_cast<long long>(documents),
-              static_cast<long long>(bytes), static_cast<long long>(tokens),
-              double(bytes) / double(tokens));
-}
-
-struct PrepareCommand {
-  PrepareOptions options;
-  std::vector<std::string> train, validation;
-  std::string tokenizer, splitting = "gpt2", out;
-  bool json = false;
-
-  void define(CLI::App& app) {
-    CLI::App* c = app.add_subcommand("prepare", "Turn text into token files and a tokenizer");
-    c->footer(
-        "Example:\n  quern prepare --train README.md recipes/*.h --validation-fraction 0.1 "
-        "--split-by-position --vocab-size 512 --out build/example_tokens");
-    c->add_option("--train", train, "text files, JSONL files ({\"text\": ...}) or folders of them")
-        ->required();
-    c->add_option("--validation", validation, "held-out sources");
-    c->add_option("--validation-fraction", options.validation_fraction,
-                  "instead: this part of the training documents");
-    c->add_flag("--split-by-position", options.split_by_position,
-                "the fraction is the end of each file, not a choice of documents");
-    c->add_option("--vocab-size", options.vocab_size, "tokens of the new tokenizer")
-        ->capture_default_str();
-    c->add_option("--splitting", splitting, "how it cuts text: gpt2, deepseek_llm or deepseek_v3")
-        ->capture_default_str();
-    c->add_option("--tokenizer", tokenizer, "use this tokenizer.json instead");
-    c->add_option("--seed", options.seed, "chooses the documents held out")->capture_default_str();
-    c->add_option("--out", out, "folder for tokenizer.json, train.h5, validation.h5")->required();
-    c->add_flag("--json", json, "print the counts as JSON");
-    c->callback([this] { run(); });
-  }
-
-  Splitting chosen_splitting() const {
-    const auto chosen = splitting_named(splitting);
-    if (chosen) return *chosen;
-    throw ConfigError({.key = "--splitting",
-                       .expected = "gpt2, deepseek_llm or deepseek_v3",
-                       .actual = "'" + splitting + "'"});
-  }
-
-  void run() {
-    options.train.assign(train.begin(), train.end());
-    options.validation.assign(validation.begin(), validation.end());
-    if (!tokenizer.empty()) options.tokenizer = tokenizer;
-    options.out = out;
-    options.splitting = chosen_splitting();
-    const PrepareReport report = prepare(options);
-    if (json) {
-      ordered_json object{{"vocab_size", report.vocab_size},
-                          {"tokenizer_sha256", report.tokenizer_sha256},
-                          {"invalid_utf8_bytes", report.invalid_utf8_bytes}};
-      for (const PreparedSource& s : report.train) object["train"].push_back(to_json(s));
-      for (const PreparedSource& s : report.validation) object["validation"].push_back(to_json(s));
-      std::cout << object.dump(2) << "\n";
-      return;
-    }
-    std::printf("tokenizer: %d tokens\n", report.vocab_size);
-    print_sources("train", report.train);
-    print_sources("validation", report.validation);
-    if (report.invalid_utf8_bytes > 0) {
-      std::printf("%lld bytes are not UTF-8; they are kept as they are\n",
-                  static_cast<long long>(report.invalid_utf8_bytes));
-    }
-  }
-};
 
 struct TrainCommand {
   std::string recipe, run_dir;
@@ -137,7 +58,9 @@ struct TrainCommand {
       return;
     }
     if (run_dir.empty()) {
-      throw ConfigError({.key = "--run-dir", .what = "missing", .hint = "a folder for the run"});
+      throw ConfigError({.key = "--run-dir",
+                         .what = "missing",
+                         .hint = "give a folder for the run, or --dry-run"});
     }
     *result = train_run(r, run_dir);
   }
@@ -178,13 +101,16 @@ fs::path find_tokenizer(const std::string& model) {
   for (int up = 0; up < 4; ++up, folder = folder.parent_path()) {
     if (fs::exists(folder / "tokenizer.json")) return folder / "tokenizer.json";
   }
-  throw ConfigError({.file = model, .what = "no tokenizer.json beside it", .hint = "--tokenizer"});
+  throw ConfigError(
+      {.file = model, .what = "no tokenizer.json beside it", .hint = "name one with --tokenizer"});
 }
 
 Tokenizer load_tokenizer(const std::string& path, const CheckpointInfo& info) {
   Tokenizer tokenizer = Tokenizer::load(path);
   if (tokenizer.hash() != info.context.tokenizer_sha256) {
-    throw DataError({.file = path, .what = "not the tokenizer that the model was trained with"});
+    throw DataError({.file = path,
+                     .what = "not the tokenizer that the model was trained with",
+                     .hint = "leave --tokenizer out to use the run's own"});
   }
   return tokenizer;
 }
@@ -205,6 +131,7 @@ struct EvaluateCommand {
                   "tokens of a window; default: as in training")
         ->check(CLI::Range(2, 1 << 20));
     c->add_option("--max-tokens", options.max_tokens, "of each file; 0: all")
+        ->check(CLI::Range(i64(0), std::numeric_limits<i64>::max()))
         ->capture_default_str();
     c->add_option("--threads", threads, "0: one for each core")->capture_default_str();
     c->add_flag("--json", json, "print JSON");
@@ -259,7 +186,9 @@ struct GenerateCommand {
         ->capture_default_str();
     c->add_option("--top-p", options.top_p, "probability kept")->capture_default_str();
     c->add_option("--top-k", options.top_k, "tokens kept; 0: any number")->capture_default_str();
-    c->add_option("--seed", options.seed, "of the random choices")->capture_default_str();
+    c->add_option("--seed", options.seed, "of the random choices")
+        ->check(CLI::Range(i64(0), std::numeric_limits<i64>::max()))
+        ->capture_default_str();
     c->add_option("--tokenizer", tokenizer, "a tokenizer.json; default: the run's");
     c->add_option("--threads", threads, "0: one for each core")->capture_default_str();
     c->add_flag("--json", json, "print JSON");
@@ -328,14 +257,17 @@ void check_environment() {
   if (kernels == nullptr) return;
   const auto asked = kernel_set_named(kernels);
   if (!asked) {
-    throw ConfigError(
-        {.key = "QUERN_KERNELS", .expected = "portable, avx2 or avx512", .actual = kernels});
+    throw ConfigError({.key = "QUERN_KERNELS",
+                       .expected = "portable, avx2 or avx512",
+                       .actual = kernels,
+                       .hint = "without it the best one is chosen"});
   }
   if (*asked > best_kernel_set()) {
     throw ConfigError({.key = "QUERN_KERNELS",
                        .what = "this processor cannot run these kernels",
                        .expected = std::string("at most ") + name_of(best_kernel_set()),
-                       .actual = kernels});
+                       .actual = kernels,
+                       .hint = "without it the best one is chosen"});
   }
 }
 
@@ -369,7 +301,9 @@ int run(int argc, char** argv) {
     app.parse(argc, argv);
     return int(code);
   } catch (const CLI::ParseError& error) {
-    return app.exit(error) == 0 ? 0 : int(ExitCode::kUserInput);
+    if (error.get_exit_code() == 0) return app.exit(error);  // --help, --version
+    std::fprintf(stderr, "quern: %s\n", sentence(cli_mistake(app, error, argc, argv)).c_str());
+    return int(ExitCode::kUserInput);
   } catch (const Error& error) {
     std::fprintf(stderr, "quern: %s\n", error.what());
     return int(error.code());
@@ -377,7 +311,8 @@ int run(int argc, char** argv) {
     std::fprintf(stderr, "quern: %s\n", error.what());
     return int(ExitCode::kEnvironment);
   } catch (const std::bad_alloc&) {
-    std::fprintf(stderr, "quern: out of memory\n");
+    std::fprintf(stderr,
+                 "quern: out of memory (give it more, or make the model or the input smaller)\n");
     return int(ExitCode::kEnvironment);
   } catch (const std::exception& error) {
     std::fprintf(stderr, "quern: internal error: %s\n", error.what());

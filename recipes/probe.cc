@@ -10,12 +10,15 @@
 
 #include "quern/autograd/kernels/parallel.h"
 #include "quern/autograd/ops/matmul.h"
+#include "quern/layers/internal/check_range.h"
 #include "quern/recipes/internal/units.h"
 #include "quern/recipes/stop_signal.h"
 #include "quern/recipes/trainer.h"
 
 namespace quern {
 namespace {
+
+constexpr i64 kMaxThreads = 1 << 10;
 
 double seconds_now() {
   return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
@@ -95,6 +98,9 @@ std::size_t resident_bytes() {
   return resident * std::size_t(sysconf(_SC_PAGESIZE));
 }
 
-void use_threads(i64 threads) { set_num_threads(threads > 0 ? int(threads) : available_cores()); }
+void use_threads(i64 threads) {
+  internal::check_range("threads", threads, 0, kMaxThreads, "0: one for each core");
+  set_num_threads(threads > 0 ? int(threads) : available_cores());
+}
 
 }  // namespace quern

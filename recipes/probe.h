@@ -34,7 +34,8 @@ void choose_steps(Recipe& recipe, std::shared_ptr<const Sampler> sampler);
 // Resident memory of this process, in bytes.
 std::size_t resident_bytes();
 
-// Applies recipe.train.threads (0: every core this process may use).
+// Applies recipe.train.threads (0: every core this process may use). Throws ConfigError when there
+// are too many.
 void use_threads(i64 threads);
 
 }  // namespace quern

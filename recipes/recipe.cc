@@ -14,7 +14,10 @@
 #include <utility>
 
 #include "quern/autograd/error.h"
+#include "quern/autograd/nearest_name.h"
+#include "quern/data/utf8.h"
 #include "quern/recipes/internal/recipe_fields.h"
+#include "quern/recipes/internal/recipe_hints.h"
 #include "quern/recipes/internal/recipe_message.h"
 #include "quern/recipes/internal/recipe_path.h"
 #include "quern/recipes/internal/text_file.h"
@@ -69,8 +72,9 @@ ErrorFacts unknown_field(const std::string& name, const Descriptor& type) {
     return facts;
   }
   const std::string meant =
-      elsewhere ? *elsewhere + "." + name : internal::nearest_name(name, field_names(type));
-  if (!meant.empty()) facts.hint = "did you mean '" + meant + "'?";
+      elsewhere ? *elsewhere + "." + name : nearest_name(name, field_names(type));
+  facts.hint =
+      meant.empty() ? "recipes/recipe.proto lists all fields" : "did you mean '" + meant + "'?";
   return facts;
 }
 
@@ -129,7 +133,7 @@ ErrorFacts syntax_facts(const std::string& text, const std::string& message, std
   }
   if (const std::string name = between("Non-repeated field \"", "\""); !name.empty()) {
     move_back_to(name);
-    return {.what = "'" + name + "' is given twice"};
+    return {.what = "'" + name + "' is given twice", .hint = "keep one of them"};
   }
   if (message.starts_with("Invalid value for boolean field")) {
     const std::string value = between("Value: \"", "\"");
@@ -147,6 +151,15 @@ ErrorFacts syntax_facts(const std::string& text, const std::string& message, std
     if (!message.starts_with(words)) continue;
     const std::string got = internal::one_line(message.substr(words.size()));
     return {.expected = wanted, .actual = got.empty() ? "the end of the text" : got};
+  }
+  if (const std::string wanted = between("Expected \"", "\", found \""); !wanted.empty()) {
+    return {.expected = wanted, .actual = internal::one_line(between("found \"", "\"."))};
+  }
+  if (const std::string number = between("Integer out of range (", ")"); !number.empty()) {
+    constexpr std::size_t kSafeDigits = 18;  // fewer fit any integer: the field is true or false
+    const bool flag = number.size() <= kSafeDigits;
+    return {.expected = flag ? "true or false" : "a whole number of 64 bits",
+            .actual = internal::one_line(number)};
   }
   std::string what = internal::one_line(message);
   what[0] = static_cast<char>(std::tolower(static_cast<unsigned char>(what[0])));
@@ -166,6 +179,7 @@ void parse_text(const std::string& text, const std::string& file, proto::Recipe&
   facts.file = file;
   facts.line = at.line;
   facts.column = at.column;
+  if (facts.hint.empty()) facts.hint = internal::remedy_for_syntax(facts);
   throw ConfigError(std::move(facts));
 }
 
@@ -180,17 +194,23 @@ const FieldDescriptor* find_field(const Message& message, const std::string& nam
 Message* enter(Message& message, const PathStep& step) {
   const FieldDescriptor* field = find_field(message, step.name);
   if (field->cpp_type() != FieldDescriptor::CPPTYPE_MESSAGE) {
-    throw ConfigError({.what = "'" + step.name + "' has no fields"});
+    throw ConfigError({.what = "'" + step.name + "' has no fields",
+                       .hint = "it is a value itself: " + step.name + "=..."});
   }
   if (!field->is_repeated()) {
-    if (step.index) throw ConfigError({.what = "'" + step.name + "' is not a list"});
+    if (step.index) {
+      throw ConfigError(
+          {.what = "'" + step.name + "' is not a list", .hint = "write it without an index"});
+    }
     return message.GetReflection()->MutableMessage(&message, field);
   }
   const int size = message.GetReflection()->FieldSize(message, field);
   if (!step.index || *step.index >= size) {
     throw ConfigError({.what = "'" + step.name + "' needs the index of one of its " +
                                std::to_string(size) + " entries",
-                       .hint = "as in " + step.name + "[0]"});
+                       .hint = size == 0 ? "the recipe must have it; --set adds none"
+                                         : "the last one is " + step.name + "[" +
+                                               std::to_string(size - 1) + "]"});
   }
   return message.GetReflection()->MutableRepeatedMessage(&message, field, *step.index);
 }
@@ -208,13 +228,21 @@ std::string kind_of(const FieldDescriptor& field) {
   }
 }
 
+std::string example_field(const FieldDescriptor& group) {
+  return group.message_type()->field(0)->name();
+}
+
 void set_value(Message& message, const PathStep& step, const std::string& value) {
   const FieldDescriptor* field = find_field(message, step.name);
   if (field->cpp_type() == FieldDescriptor::CPPTYPE_MESSAGE) {
     throw ConfigError(
-        {.what = "'" + step.name + "' is a group of fields", .hint = "set one of them"});
+        {.what = "'" + step.name + "' is a group of fields",
+         .hint = "set one of them, as in " + step.name + "." + example_field(*field) + "=..."});
   }
-  if (step.index) throw ConfigError({.what = "'" + step.name + "' is set as a whole"});
+  if (step.index) {
+    throw ConfigError({.what = "'" + step.name + "' has no places that are set alone",
+                       .hint = "set it as a whole, as in " + step.name + "=['a', 'b']"});
+  }
   const bool quoted = value.starts_with('"') || value.starts_with('\'') || value.starts_with('[');
   message.GetReflection()->ClearField(&message, field);
   if (field->cpp_type() == FieldDescriptor::CPPTYPE_STRING && !quoted) {  // a shell took the quotes
@@ -228,8 +256,10 @@ void set_value(Message& message, const PathStep& step, const std::string& value)
     alone->GetReflection()->ListFields(*alone, &set);
   }
   if (set.size() != 1 || set[0] != field) {
-    throw ConfigError({.expected = kind_of(*field) + (field->is_repeated() ? ", or [a list]" : ""),
-                       .actual = "'" + internal::one_line(value) + "'"});
+    ErrorFacts facts{.expected = kind_of(*field), .actual = "'" + internal::one_line(value) + "'"};
+    facts.hint = internal::remedy_for_syntax(facts);
+    if (field->is_repeated()) facts.expected += ", or [a list]";
+    throw ConfigError(std::move(facts));
   }
   message.MergeFrom(*alone);
 }
@@ -246,7 +276,9 @@ void apply_override(proto::Recipe& recipe, const std::string& text, Origin& orig
   const std::string shown = "--set " + internal::one_line(text);
   try {
     const std::size_t equals = text.find('=');
-    if (equals == std::string::npos) throw ConfigError({.expected = "path=value"});
+    if (equals == std::string::npos) {
+      throw ConfigError({.expected = "path=value", .hint = "as in --set optim.lr=3e-4"});
+    }
     const std::string path = text.substr(0, equals);
     const std::vector<PathStep> steps = internal::parse_path(path);
     Message* message = &recipe;
@@ -284,6 +316,7 @@ std::optional<TextFormat::ParseLocation> find_place(const TextFormat::ParseInfoT
 }
 
 ErrorFacts locate(ErrorFacts facts, const Origin& origin) {
+  if (facts.hint.empty()) facts.hint = internal::remedy_for_value(facts.key);
   for (auto it = origin.overrides.rbegin(); it != origin.overrides.rend(); ++it) {
     if (facts.key != it->first && !facts.key.starts_with(it->first + "[")) continue;
     facts.file = it->second;
@@ -305,7 +338,8 @@ Recipe parse_recipe(const std::string& text, const std::string& file_name,
                     std::span<const std::string> overrides) {
   if (text.size() > kMaxRecipeBytes) {
     throw ConfigError({.file = file_name,
-                       .what = "is longer than " + std::to_string(kMaxRecipeBytes) + " bytes"});
+                       .what = "is longer than " + std::to_string(kMaxRecipeBytes) + " bytes",
+                       .hint = "is this a recipe?"});
   }
   internal::check_plain_text(text, file_name);
   Origin origin{.file = file_name, .text = text};
@@ -336,6 +370,10 @@ std::string to_text(const Recipe& recipe) {
   TextFormat::Printer printer;
   printer.SetUseUtf8StringEscaping(true);
   std::string text;
+  printer.PrintToString(message, &text);
+  if (find_invalid_utf8(text) == std::string::npos) return text;
+  // A file name on the command line may be of any bytes; as escapes they can be read again.
+  printer.SetUseUtf8StringEscaping(false);
   printer.PrintToString(message, &text);
   return text;
 }

@@ -1,12 +1,10 @@
 // SPDX-License-Identifier: MIT
-// Paths of recipe fields, and names near a misspelt one.
+// Paths of recipe fields.
 #include "quern/recipes/internal/recipe_path.h"
 
 #include <algorithm>
 #include <charconv>
-#include <numeric>
 #include <string_view>
-#include <utility>
 
 #include "quern/autograd/error.h"
 #include "quern/recipes/internal/text_file.h"
@@ -29,20 +27,6 @@ std::optional<PathStep> parse_step(std::string_view text) {
   return step;
 }
 
-// The fewest letters inserted, removed or replaced that turn `a` into `b` (Levenshtein).
-std::size_t edit_distance(std::string_view a, std::string_view b) {
-  std::vector<std::size_t> row(b.size() + 1);
-  std::iota(row.begin(), row.end(), std::size_t{0});
-  for (std::size_t i = 1; i <= a.size(); ++i) {
-    std::size_t diagonal = std::exchange(row[0], i);
-    for (std::size_t j = 1; j <= b.size(); ++j) {
-      const std::size_t replaced = diagonal + (a[i - 1] != b[j - 1]);
-      diagonal = std::exchange(row[j], std::min({row[j] + 1, row[j - 1] + 1, replaced}));
-    }
-  }
-  return row.back();
-}
-
 }  // namespace
 
 std::vector<PathStep> parse_path(const std::string& path) {
@@ -50,25 +34,14 @@ std::vector<PathStep> parse_path(const std::string& path) {
   for (std::size_t begin = 0; begin <= path.size();) {
     const std::size_t end = std::min(path.find('.', begin), path.size());
     const auto step = parse_step(std::string_view(path).substr(begin, end - begin));
-    if (!step) throw ConfigError({.what = "'" + one_line(path) + "' is not the path of a field"});
+    if (!step) {
+      throw ConfigError({.what = "'" + one_line(path) + "' is not the path of a field",
+                         .hint = "as in optim.lr or data.train[0].path"});
+    }
     steps.push_back(*step);
     begin = end + 1;
   }
   return steps;
-}
-
-std::string nearest_name(const std::string& name, std::span<const std::string> names) {
-  constexpr std::size_t kLongest = 64;  // nothing longer is near, and time stays bounded
-  if (name.size() > kLongest) return "";
-  std::string nearest;
-  std::size_t least = 1 + name.size() / 3;
-  for (const std::string& candidate : names) {
-    const std::size_t distance = edit_distance(name, candidate);
-    if (distance > least || (distance == least && !nearest.empty())) continue;
-    least = distance;
-    nearest = candidate;
-  }
-  return nearest;
 }
 
 }  // namespace quern::internal

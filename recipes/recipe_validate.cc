@@ -1,9 +1,6 @@
 // SPDX-License-Identifier: MIT
 // What a recipe must satisfy before any work starts.
-#include <algorithm>
-#include <array>
 #include <string>
-#include <string_view>
 
 #include "quern/autograd/error.h"
 #include "quern/layers/internal/check_range.h"
@@ -13,6 +10,7 @@ namespace quern {
 namespace {
 
 using internal::check_range;
+using internal::check_word;
 using internal::refuse;
 using internal::to_text;
 using std::to_string;
@@ -43,7 +41,7 @@ void check_data(const Recipe& recipe) {
   const std::int64_t longest = recipe.model.max_position_embeddings;
   if (d.sequence_length < 2 || d.sequence_length > longest) {
     refuse("data.sequence_length", "2 to model.max_position_embeddings " + to_string(longest),
-           to_string(d.sequence_length));
+           to_string(d.sequence_length), "or raise model.max_position_embeddings");
   }
 }
 
@@ -52,14 +50,14 @@ void check_multistep(const OptimRecipe& o) {
   if (n == 0) throw ConfigError({.key = "optim.multistep_fractions", .what = "is empty"});
   if (o.multistep_factors.size() != n) {
     refuse("optim.multistep_factors", "as many as multistep_fractions, " + to_string(n),
-           to_string(o.multistep_factors.size()));
+           to_string(o.multistep_factors.size()), "give one factor for each fraction");
   }
   for (std::size_t i = 0; i < n; ++i) {
     const std::string key = element("optim.multistep_fractions", i);
     check_range(key, o.multistep_fractions[i], 0.0, 1.0);
     if (i > 0 && o.multistep_fractions[i] <= o.multistep_fractions[i - 1]) {
       refuse(key, "more than the one before, " + to_text(o.multistep_fractions[i - 1]),
-             to_text(o.multistep_fractions[i]));
+             to_text(o.multistep_fractions[i]), "write them in rising order");
     }
     check_range(element("optim.multistep_factors", i), o.multistep_factors[i], 1e-9, 1.0);
   }
@@ -71,15 +69,12 @@ void check_optim(const Recipe& recipe) {
     refuse("optim.lr", "more than 0, at most " + to_text(kMaxLr), to_text(o.lr));
   }
   check_range("optim.min_lr_ratio", o.min_lr_ratio, 0.0, 1.0);
-  constexpr std::array<std::string_view, 4> kSchedules = {"constant", "cosine", "wsd", "multistep"};
-  if (std::ranges::find(kSchedules, o.schedule) == kSchedules.end()) {
-    refuse("optim.schedule", "constant, cosine, wsd or multistep", "'" + o.schedule + "'");
-  }
+  check_word("optim.schedule", o.schedule, {"constant", "cosine", "wsd", "multistep"});
   const std::int64_t steps = recipe.train.steps;
   if (o.warmup_steps < 0 || o.warmup_steps > kMaxSteps || (steps > 0 && o.warmup_steps > steps)) {
     refuse("optim.warmup_steps",
            steps > 0 ? "0 to train.steps " + to_string(steps) : "0 to " + to_string(kMaxSteps),
-           to_string(o.warmup_steps));
+           to_string(o.warmup_steps), "a tenth of the steps is usual");
   }
   check_range("optim.decay_fraction", o.decay_fraction, 0.0, 1.0);
   check_multistep(o);
@@ -99,7 +94,7 @@ void check_batch(const Recipe& recipe) {
   const auto check_multiple = [unit](const char* key, std::int64_t sequences) {
     if (sequences % unit == 0) return;
     refuse(key, "a multiple of lanes * micro_batch_sequences, " + to_string(unit),
-           to_string(sequences));
+           to_string(sequences), "change one of the three");
   };
   check_multiple("train.batch_sequences", t.batch_sequences);
   check_range("train.batch_sequences_start", t.batch_sequences_start, 0, t.batch_sequences);
@@ -107,7 +102,8 @@ void check_batch(const Recipe& recipe) {
   check_range("train.batch_rampup_tokens", t.batch_rampup_tokens, 0, kMaxTokens);
   if ((t.batch_sequences_start > 0) != (t.batch_rampup_tokens > 0)) {
     throw ConfigError({.key = "train.batch_rampup_tokens",
-                       .what = "goes with batch_sequences_start: give both or neither"});
+                       .what = "goes with batch_sequences_start",
+                       .hint = "give both or neither"});
   }
 }
 
@@ -116,12 +112,14 @@ void check_train(const Recipe& recipe) {
   check_range("train.steps", t.steps, 0, kMaxSteps);
   check_range("train.target_minutes", t.target_minutes, 0.0, 1e6);
   if (t.steps == 0 && t.target_minutes == 0.0) {
-    throw ConfigError({.key = "train.steps", .what = "give steps or target_minutes"});
+    throw ConfigError({.key = "train.steps",
+                       .what = "give steps or target_minutes",
+                       .hint = "as in train { steps: 1000 }"});
   }
   check_batch(recipe);
   check_range("train.seed", t.seed, 0, INT64_MAX);
   check_range("train.threads", t.threads, 0, kMaxThreads);
-  if (t.dtype != "fp32") refuse("train.dtype", "fp32", "'" + t.dtype + "'");
+  check_word("train.dtype", t.dtype, {"fp32"});
   check_range("train.log_every", t.log_every, 0, kMaxSteps);
   check_range("train.eval_every", t.eval_every, 0, kMaxSteps);
   check_range("train.eval_max_tokens", t.eval_max_tokens, 0, kMaxTokens);
@@ -134,7 +132,9 @@ void check_train(const Recipe& recipe) {
   check_range("train.sample_every", t.sample_every, 0, kMaxSteps);
   check_range("train.sample_tokens", t.sample_tokens, 1, 1'000'000);
   if (t.sample_every > 0 && recipe.data.tokenizer.empty()) {
-    throw ConfigError({.key = "train.sample_every", .what = "samples need data.tokenizer"});
+    throw ConfigError({.key = "train.sample_every",
+                       .what = "samples need data.tokenizer",
+                       .hint = "name the tokenizer.json, or set sample_every to 0"});
   }
 }
 

@@ -10,12 +10,14 @@
 #include <set>
 
 #include "quern/data/atomic_file.h"
+#include "quern/data/file_errors.h"
 #include "quern/data/prefetch.h"
 #include "quern/recipes/bad_steps.h"
 #include "quern/recipes/describe.h"
 #include "quern/recipes/environment.h"
 #include "quern/recipes/evaluate.h"
 #include "quern/recipes/generate.h"
+#include "quern/recipes/internal/fresh_folder.h"
 #include "quern/recipes/internal/run_lock.h"
 #include "quern/recipes/internal/step_metrics.h"
 #include "quern/recipes/internal/units.h"
@@ -38,6 +40,16 @@ double seconds_now() {
 }
 
 bool every(i64 interval, i64 step) { return interval > 0 && step % interval == 0; }
+
+// Whether a checkpoint is sound, but of a run whose recipe has been edited since.
+bool is_of_another_model(const fs::path& checkpoint, const Recipe& recipe) {
+  try {
+    const CheckpointInfo info = read_checkpoint_info(ModelFile{checkpoint / "model.h5", {}});
+    return !(parse_recipe(info.context.recipe, checkpoint.string()).model == recipe.model);
+  } catch (const Error&) {
+    return false;
+  }
+}
 
 class Run {
  public:
@@ -120,7 +132,15 @@ void Run::timed(const char* phase, F&& f) {
 
 void Run::restore(const VerifiedCheckpoint& checkpoint) {
   warn_of_skipped(checkpoint.skipped);
-  trainer_.restore(checkpoint.folder);
+  try {
+    trainer_.restore(checkpoint.folder);
+  } catch (const CheckpointError& error) {
+    if (!is_of_another_model(checkpoint.folder, recipe_)) throw;
+    ErrorFacts facts = error.facts();
+    facts.hint =
+        "the run's recipe.textproto was edited: undo that, or start a new run with `quern train`";
+    throw ConfigError(facts);
+  }
   const i64 step = trainer_.progress().step;
   saved_step_ = step;
   log_.emplace(folder_, step);
@@ -360,28 +380,31 @@ ExitCode Run::finish() {
 ExitCode train_run(Recipe recipe, const fs::path& run, const StepHooks& hooks) {
   const StopSignals signals;
   refuse_a_second_run(run);
+  check_memory(recipe);
   use_threads(recipe.train.threads);
   make_paths_absolute(recipe);
   RunInputs data = open_inputs(recipe);
-  std::error_code error;
-  fs::create_directories(run / "checkpoints", error);
-  if (error) throw IoError({.file = run.string(), .what = error.message()});
+  FreshFolder folder(run);
   const RunLock lock(run);
   refuse_a_second_run(run);  // that was begun meanwhile
   if (recipe.train.steps == 0) choose_steps(recipe, data.sampler);
   validate(recipe);
-  if (data.tokenizer) data.tokenizer->save(run / "tokenizer.json");
+  const std::optional<Tokenizer> tokenizer = data.tokenizer;
   Run started(recipe, run, std::move(data), hooks);
+  if (tokenizer) tokenizer->save(run / "tokenizer.json");
   write_corpus_hashes(run, recipe);
   // From here on the folder holds a run, whose files are known to fit together.
   write_file_atomically(run / "recipe.textproto", to_text(recipe));
+  folder.keep();
   return started.go();
 }
 
 ExitCode resume_run(const fs::path& run, const StepHooks& hooks) {
   const StopSignals signals;
   if (!fs::exists(run / "recipe.textproto")) {
-    throw ConfigError({.file = run.string(), .what = "no run in this folder"});
+    throw ConfigError({.file = run.string(),
+                       .what = "no run in this folder",
+                       .hint = "`quern train RECIPE --run-dir " + run.string() + "` starts one"});
   }
   const RunLock lock(run);
   if (fs::exists(run / "finished")) {

@@ -38,7 +38,8 @@ RunInputs open_inputs(const Recipe& recipe) {
     if (data.tokenizer->hash() != data.tokenizer_sha256) {
       throw DataError({.file = recipe.data.tokenizer,
                        .key = "data.tokenizer",
-                       .what = "not the tokenizer that made the token files"});
+                       .what = "not the tokenizer that made the token files",
+                       .hint = "`quern prepare` wrote theirs beside them"});
     }
   }
   return data;

@@ -12,6 +12,7 @@
 #include <string>
 
 #include "quern/autograd/error.h"
+#include "quern/data/file_errors.h"
 
 namespace quern {
 namespace {
@@ -60,8 +61,7 @@ RunLock::RunLock(const fs::path& run) : path_(run / "lock") {
   for (;;) {
     fd_ = ::open(path_.c_str(), O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0666);
     if (fd_ < 0) {
-      throw IoError(
-          {.file = path_.string(), .what = "cannot be made", .actual = std::strerror(errno)});
+      refuse_unwritable(path_, errno);
     }
     if (::flock(fd_, LOCK_EX | LOCK_NB) != 0) {
       if (errno != EWOULDBLOCK) return;  // no locks here

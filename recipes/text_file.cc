@@ -5,31 +5,29 @@
 #include <algorithm>
 #include <cerrno>
 #include <cstdio>
-#include <cstring>
 #include <memory>
 
 #include "quern/autograd/error.h"
+#include "quern/data/file_errors.h"
+#include "quern/data/utf8.h"
 
 namespace quern::internal {
 
 std::string read_text_file(const std::string& path, std::size_t max_bytes) {
   const std::unique_ptr<std::FILE, int (*)(std::FILE*)> file(std::fopen(path.c_str(), "rb"),
                                                              &std::fclose);
-  if (!file) {
-    throw ConfigError({.file = path, .what = "cannot be opened", .hint = std::strerror(errno)});
-  }
+  if (!file) refuse_unreadable<ConfigError>(path, errno);
   // Read in pieces: what a path leads to (a pipe, a device) may have no size, or no end.
   std::string text;
   char piece[1 << 14];
   while (const std::size_t n = std::fread(piece, 1, sizeof piece, file.get())) {
     text.append(piece, n);
     if (text.size() <= max_bytes) continue;
-    throw ConfigError(
-        {.file = path, .what = "is longer than " + std::to_string(max_bytes) + " bytes"});
+    throw ConfigError({.file = path,
+                       .what = "is longer than " + std::to_string(max_bytes) + " bytes",
+                       .hint = "is this the right file?"});
   }
-  if (std::ferror(file.get())) {
-    throw ConfigError({.file = path, .what = "cannot be read", .hint = std::strerror(errno)});
-  }
+  if (std::ferror(file.get())) refuse_unreadable<ConfigError>(path, errno);
   return text;
 }
 
@@ -41,11 +39,27 @@ void check_plain_text(std::string_view text, const std::string& file_name) {
                        .what = "begins with a byte-order mark",
                        .hint = "save it as UTF-8 without one"});
   }
-  const std::size_t nul = text.find('\0');
-  if (nul == std::string_view::npos) return;
-  const Position at = position_at(text, nul);
-  throw ConfigError(
-      {.file = file_name, .line = at.line, .column = at.column, .what = "a NUL byte in a text"});
+  if (text.starts_with("\x89HDF")) {
+    throw ConfigError({.file = file_name,
+                       .what = "is an HDF5 file",
+                       .expected = "a text file",
+                       .hint = "quern generate and quern evaluate take these"});
+  }
+  if (text.starts_with("\xFF\xFE") || text.starts_with("\xFE\xFF")) {
+    throw ConfigError({.file = file_name,
+                       .line = 1,
+                       .column = 1,
+                       .what = "is UTF-16",
+                       .expected = "UTF-8",
+                       .hint = "convert it, as with iconv -f UTF-16 -t UTF-8"});
+  }
+  const std::size_t nul = text.find('\0'), bad = find_invalid_utf8(text);
+  if (std::min(nul, bad) == std::string_view::npos) return;
+  const Position at = position_at(text, std::min(nul, bad));
+  ErrorFacts facts{.file = file_name, .line = at.line, .column = at.column};
+  facts.what = nul < bad ? "a NUL byte in a text" : "a byte that is not UTF-8";
+  facts.hint = nul < bad ? "is this a text file?" : "save the file as UTF-8";
+  throw ConfigError(std::move(facts));
 }
 
 Position position_at(std::string_view text, std::size_t offset) {

@@ -68,7 +68,7 @@ std::shared_ptr<const Sampler> make_sampler(const Recipe& recipe) {
                        .what = "tokens beyond the model's vocabulary",
                        .expected = "at most " + std::to_string(recipe.model.vocab_size),
                        .actual = std::to_string(file->vocab_size()),
-                       .hint = "model.vocab_size"});
+                       .hint = "set model.vocab_size=" + std::to_string(file->vocab_size())});
     }
     sources.push_back({std::move(file), s.weight});
   }

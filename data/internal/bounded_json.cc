@@ -1,79 +1,244 @@
 // SPDX-License-Identifier: MIT
-// The limits sit in the parser's callback, so that a value beyond them is never built. The parser
-// itself is iterative.
+// The parser is nlohmann's, which is iterative; it reports what it meets, and the limits sit in
+// what it reports to, so that a value beyond them is never built.
 #include "quern/data/internal/bounded_json.h"
 
 #include <algorithm>
+#include <iterator>
 #include <unordered_set>
 #include <vector>
 
-#include "quern/autograd/error.h"
+#include "quern/autograd/nearest_name.h"
+#include "quern/data/internal/json_errors.h"
 
 namespace quern {
 namespace {
 
-using Event = nlohmann::json::parse_event_t;
+using nlohmann::json;
+
+// Bytes that an element of a container, and a container or long string of its own, take at most
+// (libstdc++, with what malloc adds and a vector's spare half).
+constexpr std::size_t kElementBytes = 32, kBlockBytes = 64, kKeyBytes = 192;
+constexpr std::size_t kFreeBytes = std::size_t(56) << 20;
+
+// Walks a text and says how far the parser has come.
+class Cursor {
+ public:
+  using iterator_category = std::input_iterator_tag;
+  using value_type = char;
+  using difference_type = std::ptrdiff_t;
+  using pointer = const char*;
+  using reference = const char&;
+
+  Cursor(const char* at, const char** reached) : at_(at), reached_(reached) {}
+  const char& operator*() const { return *at_; }
+  Cursor& operator++() {
+    *reached_ = ++at_;
+    return *this;
+  }
+  Cursor operator++(int) {
+    Cursor before = *this;
+    ++*this;
+    return before;
+  }
+  bool operator==(const Cursor& other) const { return at_ == other.at_; }
+
+ private:
+  const char* at_;
+  const char** reached_;
+};
+
+// What both ways of reading share: the text, how far it is read, and refusals that point into it.
+struct Source {
+  std::string_view text;
+  const std::string& file;
+  int first_line = 1;
+  const JsonLimits& limits;
+  const char* reached = text.data();
+
+  Cursor begin() { return {text.data(), &reached}; }
+  Cursor end() { return {text.data() + text.size(), &reached}; }
+  // The offset of the bracket or quote that the parser has just passed.
+  std::size_t passed() const { return std::max<std::ptrdiff_t>(reached - text.data(), 1) - 1; }
+
+  [[noreturn]] void refuse(std::size_t offset, ErrorFacts facts) const {
+    throw DataError(placed(std::move(facts), file, text, offset, first_line));
+  }
+
+  void check_size() const {
+    if (text.size() <= limits.max_bytes) return;
+    throw DataError({.file = file,
+                     .expected = "at most " + std::to_string(limits.max_bytes) + " bytes",
+                     .actual = std::to_string(text.size()),
+                     .hint = "is this the right file?"});
+  }
+
+  void check_depth(int depth) const {
+    if (depth < limits.max_depth) return;
+    refuse(passed(), {.what = "nests too deeply",
+                      .expected = "at most " + std::to_string(limits.max_depth) + " levels",
+                      .hint = "is a bracket not closed?"});
+  }
+
+  [[noreturn]] void refuse_twice(const std::string& key) const {
+    // Back from the key's closing quote to its opening one.
+    std::size_t at = passed();
+    while (at > 0 && (text[at - 1] != '"' || (at > 1 && text[at - 2] == '\\'))) --at;
+    refuse(at > 0 ? at - 1 : 0,
+           {.key = json_excerpt(key), .what = "this key occurs twice", .hint = "keep one of them"});
+  }
+
+  [[noreturn]] void refuse_syntax(std::size_t byte, std::string_view said) const {
+    // Of a number that is too large the parser does not tell the place; it has just read it.
+    refuse(byte > 0 ? byte - 1 : passed(), json_syntax_facts(said));
+  }
+};
+
+// ---- a whole document
 
 class Gate {
  public:
-  Gate(const std::string& file, const JsonLimits& limits) : file_(file), limits_(limits) {}
+  explicit Gate(const Source& source) : source_(source) {}
 
-  void check(int depth, Event event, const nlohmann::json& value) {
-    if (depth >= limits_.max_depth) {
-      refuse("nests too deeply", std::to_string(limits_.max_depth) + " levels");
-    }
+  void check(int depth, json::parse_event_t event, const json& value) {
+    using Event = json::parse_event_t;
+    source_.check_depth(depth);
     if (event == Event::object_start) {
       keys_.emplace_back();
+      bytes_ += kBlockBytes;
+    } else if (event == Event::array_start) {
+      bytes_ += kBlockBytes;
     } else if (event == Event::object_end) {
       keys_.pop_back();
     } else if (event == Event::key) {
       const auto& key = value.get_ref<const std::string&>();
-      if (!keys_.back().insert(key).second) {
-        throw DataError({.file = file_, .key = key, .what = "this key occurs twice"});
-      }
+      if (!keys_.back().insert(key).second) source_.refuse_twice(key);
+      bytes_ += kKeyBytes + key.size();
+    } else if (event == Event::value) {
+      bytes_ += kElementBytes;
+      if (value.is_string()) bytes_ += kBlockBytes + value.get_ref<const std::string&>().size();
     }
-    if (++values_ > limits_.max_values) {
-      refuse("has too many values", std::to_string(limits_.max_values));
+    if (++values_ > source_.limits.max_values || bytes_ > kFreeBytes + 3 * source_.text.size()) {
+      source_.refuse(source_.passed(), {.what = "has too many values",
+                                        .expected = "at most " + std::to_string(values_ - 1),
+                                        .hint = "is this the right file?"});
     }
   }
 
  private:
-  [[noreturn]] void refuse(const char* what, const std::string& limit) {
-    throw DataError({.file = file_, .what = what, .expected = "at most " + limit});
+  const Source& source_;
+  std::size_t values_ = 0, bytes_ = 0;
+  std::vector<std::unordered_set<std::string>> keys_;  // of the objects that are open
+};
+
+// ---- one string of one object
+
+class LineReader final : public nlohmann::json_sax<json> {
+ public:
+  LineReader(const Source& source, const std::string& key) : source_(source), wanted_(key) {}
+
+  std::string take() {
+    if (found_) return std::move(text_);
+    ErrorFacts facts{.expected = form(), .actual = "no key \"" + wanted_ + "\""};
+    const std::string near = nearest_name(wanted_, names_);
+    facts.hint = names_.empty() ? "each line is one object"
+                 : near.empty()
+                     ? "rename the key that holds the text, such as \"" + names_[0] + "\""
+                     : "is it \"" + json_excerpt(near) + "\"? Rename that key";
+    source_.refuse(0, std::move(facts));
   }
 
-  const std::string& file_;
-  const JsonLimits& limits_;
-  std::size_t values_ = 0;
-  std::vector<std::unordered_set<std::string>> keys_;  // of the objects that are open
+  bool null() override { return other("null"); }
+  bool boolean(bool) override { return other("a boolean"); }
+  bool number_integer(number_integer_t) override { return other("a number"); }
+  bool number_unsigned(number_unsigned_t) override { return other("a number"); }
+  bool number_float(number_float_t, const string_t&) override { return other("a number"); }
+  bool binary(binary_t&) override { return other("bytes"); }
+  bool string(string_t& value) override {
+    if (!is_text()) return other("a string");
+    text_ = std::move(value);
+    found_ = true;
+    is_text_ = false;
+    return true;
+  }
+  bool start_object(std::size_t) override {
+    if (depth_ > 0) other("an object");
+    source_.check_depth(++depth_);
+    return true;
+  }
+  bool start_array(std::size_t) override {
+    other("an array");
+    source_.check_depth(++depth_);
+    return true;
+  }
+  bool end_object() override { return --depth_ >= 0; }
+  bool end_array() override { return --depth_ >= 0; }
+  bool key(string_t& name) override {
+    if (depth_ != 1) return true;
+    is_text_ = name == wanted_;
+    if (is_text_ && found_) source_.refuse_twice(name);
+    if (names_.size() < kMaxNames && name.size() <= kMaxName) names_.push_back(name);
+    return true;
+  }
+  bool parse_error(std::size_t byte, const std::string&,
+                   const nlohmann::detail::exception& error) override {
+    source_.refuse_syntax(dynamic_cast<const json::parse_error*>(&error) ? byte : 0, error.what());
+  }
+
+ private:
+  static constexpr std::size_t kMaxNames = 16, kMaxName = 64;  // for the hint
+
+  bool is_text() const { return depth_ == 1 && is_text_; }
+  std::string form() const { return "an object {\"" + wanted_ + "\": \"...\"}"; }
+
+  // A value that is not the text looked for: ignored, unless the text should be here.
+  bool other(const char* kind) {
+    if (depth_ == 0) {
+      source_.refuse(0, {.expected = form(), .actual = kind, .hint = "each line is one object"});
+    }
+    if (is_text()) {
+      source_.refuse(source_.passed(), {.expected = "\"" + wanted_ + "\" to be a string",
+                                        .actual = kind,
+                                        .hint = "put the text in double quotes"});
+    }
+    return true;
+  }
+
+  const Source& source_;
+  const std::string& wanted_;
+  int depth_ = 0;
+  bool found_ = false, is_text_ = false;
+  std::string text_;
+  std::vector<std::string> names_;  // keys that are there
 };
 
 }  // namespace
 
-nlohmann::json parse_bounded_json(std::string_view text, const std::string& file,
-                                  const JsonLimits& limits) {
-  if (text.size() > limits.max_bytes) {
-    throw DataError({.file = file,
-                     .expected = "at most " + std::to_string(limits.max_bytes) + " bytes",
-                     .actual = std::to_string(text.size())});
-  }
-  Gate gate(file, limits);
-  const auto callback = [&gate](int depth, Event event, nlohmann::json& value) {
+json parse_bounded_json(std::string_view text, const std::string& file, const JsonLimits& limits) {
+  Source source{.text = text, .file = file, .limits = limits};
+  source.check_size();
+  check_json_utf8(text, file);
+  Gate gate(source);
+  const auto callback = [&gate](int depth, json::parse_event_t event, json& value) {
     gate.check(depth, event, value);
     return true;
   };
   try {
-    return nlohmann::json::parse(text.begin(), text.end(), callback);
-  } catch (const nlohmann::json::exception& error) {
-    const auto* at = dynamic_cast<const nlohmann::json::parse_error*>(&error);
-    const std::size_t bytes = at == nullptr || at->byte == 0 ? 0 : at->byte - 1;
-    const std::string_view before = text.substr(0, bytes);
-    const std::size_t line_start = before.find_last_of('\n') + 1;  // npos + 1 is 0
-    throw DataError({.file = file,
-                     .line = 1 + static_cast<int>(std::count(before.begin(), before.end(), '\n')),
-                     .column = 1 + static_cast<int>(before.size() - line_start),
-                     .what = "not valid JSON"});
+    return json::parse(source.begin(), source.end(), callback);
+  } catch (const json::exception& error) {
+    const auto* at = dynamic_cast<const json::parse_error*>(&error);
+    source.refuse_syntax(at == nullptr ? 0 : at->byte, error.what());
   }
+}
+
+std::string read_json_line(std::string_view text, const std::string& key, const std::string& file,
+                           int line, const JsonLimits& limits) {
+  Source source{.text = text, .file = file, .first_line = line, .limits = limits};
+  source.check_size();
+  check_json_utf8(text, file, line);
+  LineReader reader(source, key);
+  json::sax_parse(source.begin(), source.end(), &reader);
+  return reader.take();
 }
 
 }  // namespace quern

@@ -7,6 +7,7 @@
 
 #include "quern/autograd/error.h"
 #include "quern/data/internal/json_checks.h"
+#include "quern/data/internal/json_errors.h"
 
 namespace quern {
 
@@ -117,13 +118,9 @@ class Builder : public nlohmann::json_sax<json> {
   }
 
   bool parse_error(std::size_t position, const std::string&,
-                   const nlohmann::detail::exception&) override {
-    const std::string_view before = text_.substr(0, position == 0 ? 0 : position - 1);
-    const std::size_t line_start = before.find_last_of('\n') + 1;  // npos + 1 is 0
-    throw DataError({.file = checks_.file,
-                     .line = 1 + int(std::count(before.begin(), before.end(), '\n')),
-                     .column = 1 + int(before.size() - line_start),
-                     .what = "not valid JSON"});
+                   const nlohmann::detail::exception& error) override {
+    throw DataError(placed(json_syntax_facts(error.what()), checks_.file, text_,
+                           position == 0 ? 0 : position - 1));
   }
 
  private:
@@ -236,6 +233,7 @@ TokenizerDocument parse_tokenizer_document(std::string_view text, const std::str
          .expected = "at most " + std::to_string(TokenizerDocument::kMaxBytes) + " bytes",
          .actual = std::to_string(text.size())});
   }
+  check_json_utf8(text, file);
   Builder builder(text, file);
   json::sax_parse(text.begin(), text.end(), &builder);
   return std::move(builder.document);

@@ -45,7 +45,7 @@ inline void get(const Message& m, const FieldDescriptor* f, int i, const std::st
   v = i == kOne ? m.GetReflection()->GetString(m, f)
                 : m.GetReflection()->GetRepeatedString(m, f, i);
   if (v.find('\0') == std::string::npos) return;
-  throw ConfigError({.key = key, .what = "contains a NUL byte"});
+  throw ConfigError({.key = key, .what = "contains a NUL byte", .hint = "take the \\0 out"});
 }
 
 template <class Struct>

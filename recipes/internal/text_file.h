@@ -8,10 +8,11 @@
 
 namespace quern::internal {
 
-// The whole file. Throws ConfigError if it cannot be read or is longer than `max_bytes`.
+// The whole file. Throws ConfigError where there is no such file or it is longer than `max_bytes`,
+// IoError where the file system refuses.
 std::string read_text_file(const std::string& path, std::size_t max_bytes);
 
-// Throws ConfigError at the first NUL byte, or at a byte-order mark.
+// Throws ConfigError at a byte-order mark, and at the first byte that is NUL or no UTF-8.
 void check_plain_text(std::string_view text, const std::string& file_name);
 
 struct Position {

@@ -1,13 +1,17 @@
 // SPDX-License-Identifier: MIT
 #include "quern/data/prepare.h"
 
+#include <sys/resource.h>
+
 #include <algorithm>
+#include <csignal>
 #include <cstdlib>
 #include <set>
 
 #include "quern/autograd/error.h"
 #include "quern/autograd/kernels/parallel.h"
 #include "quern/data/atomic_file.h"
+#include "quern/data/manifest.h"
 #include "quern/data/sha256.h"
 #include "quern/data/token_file.h"
 #include "quern/data/tokenizer.h"
@@ -53,7 +57,8 @@ TEST(Prepare, NamedValidationSources) {
                          dir.file("b.jsonl", numbered_lines(30, "mouse"))},
                .validation = {dir.file("c.txt", "the dog \xff"), dir.file("d.txt", "a bird")},
                .vocab_size = 300,
-               .out = dir / "out"});
+               .out = dir / "out",
+               .corpus = {.invalid_utf8 = InvalidUtf8::keep}});
   const TokenFile train(dir / "out/train.h5"), validation(dir / "out/validation.h5");
   ASSERT_EQ(report.train.size(), 2u);
   ASSERT_EQ(report.validation.size(), 2u);
@@ -169,6 +174,56 @@ TEST(Prepare, RefusesOptionsThatDoNotGoTogether) {
   EXPECT_THROW(prepare({.train = {a}, .validation_fraction = 0.1, .out = dir / "o"}), DataError);
   EXPECT_THROW(prepare({.train = {dir / "none"}, .out = dir / "o"}), DataError);
   EXPECT_FALSE(fs::exists(dir / "o"));
+}
+
+std::set<std::string> names_in(const fs::path& folder) {
+  std::set<std::string> names;
+  for (const auto& entry : fs::directory_iterator(folder)) {
+    names.insert(entry.path().filename().string());
+  }
+  return names;
+}
+
+// A limit on file sizes stands for a disk that fills up.
+TEST(Prepare, AFailureLeavesTheFormerOutputAsItWas) {
+  const TempDir dir;
+  const PrepareOptions options{.train = {dir.file("a.txt", numbered_lines(200, "mouse"))},
+                               .vocab_size = 300,
+                               .out = dir / "out"};
+  prepare(options);
+  const Manifest before = verify_folder(dir / "out");
+  PrepareOptions other = options;
+  other.train = {dir.file("b.txt", numbered_lines(3000, "elephant"))};
+  rlimit old{};
+  getrlimit(RLIMIT_FSIZE, &old);
+  const auto ignored = std::signal(SIGXFSZ, SIG_IGN);
+  const rlimit small{.rlim_cur = 20'000, .rlim_max = old.rlim_max};
+  setrlimit(RLIMIT_FSIZE, &small);
+  EXPECT_THROW(prepare(other), IoError);
+  setrlimit(RLIMIT_FSIZE, &old);
+  std::signal(SIGXFSZ, ignored);
+  EXPECT_EQ(verify_folder(dir / "out").files, before.files);
+  EXPECT_EQ(names_in(dir / ""), (std::set<std::string>{"a.txt", "b.txt", "out"}));
+  prepare(other);
+  EXPECT_NE(verify_folder(dir / "out").files, before.files);
+}
+
+TEST(Prepare, WhatWasInterruptedIsClearedAwayAndWhatIsNotOursStays) {
+  const TempDir dir;
+  const PrepareOptions options{.train = {dir.file("a.txt", numbered_lines(20, "mouse"))},
+                               .vocab_size = 300,
+                               .out = dir / "out"};
+  dir.file("out.tmp/train.h5", "half");
+  dir.file("out/notes.md", "mine");
+  dir.file("out/validation.h5", "of an earlier call");
+  prepare(options);
+  EXPECT_EQ(names_in(dir / "out"),
+            (std::set<std::string>{"MANIFEST", "notes.md", "tokenizer.json", "train.h5"}));
+  EXPECT_FALSE(fs::exists(dir / "out.tmp"));
+  verify_folder(dir / "out");
+  dir.file("out.tmp/notes.md", "mine too");
+  EXPECT_THROW(prepare(options), ConfigError);
+  EXPECT_TRUE(fs::exists(dir / "out.tmp/notes.md"));
 }
 
 TEST(Prepare, TinyShakespeareByPosition) {

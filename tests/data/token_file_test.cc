@@ -78,7 +78,7 @@ TEST(TokenFile, RefusesWhatIsNoTokenFile) {
     out.commit();
   }
   expect_message("model.h5: is not a token file", [&] { TokenFile(dir / "model.h5"); });
-  expect_message("not an HDF5 file", [&] { TokenFile(dir.file("text.h5", "To be")); });
+  expect_message("text.h5: is not a token file", [&] { TokenFile(dir.file("text.h5", "To be")); });
   expect_message("no such file", [&] { TokenFile(dir / "missing.h5"); });
 }
 

@@ -179,62 +179,90 @@ struct Change {
 
 TEST(HfConfig, RefusesByFileAndKey) {
   const Change changes[] = {
-      {"\"softmax\"", "\"sigmoid\"", "config.json: scoring_func: expected softmax, got 'sigmoid'"},
-      {"\"silu\"", "\"gelu\"", "config.json: hidden_act: expected \"silu\", got \"gelu\""},
+      {"\"softmax\"", "\"sigmoid\"",
+       "config.json: scoring_func: expected softmax, got 'sigmoid' (compare it with the "
+       "config.json of DeepSeek-V2-Lite)"},
+      {"\"silu\"", "\"gelu\"",
+       "config.json: hidden_act: expected \"silu\", got \"gelu\" (Quern computes no other form)"},
       {"\"attention_bias\": false", "\"attention_bias\": true",
-       "config.json: attention_bias: expected false, got true"},
+       "config.json: attention_bias: expected false, got true (Quern computes no other form)"},
       {"\"attention_dropout\": 0.0", "\"attention_dropout\": 0.1",
-       "config.json: attention_dropout: expected 0.0, got 0.1"},
+       "config.json: attention_dropout: expected 0.0, got 0.1 (Quern computes no other form)"},
       {"\"greedy\"", "\"noaux_tc\"",
-       "config.json: topk_method: expected greedy or group_limited_greedy, got 'noaux_tc'"},
+       "config.json: topk_method: expected greedy or group_limited_greedy, got 'noaux_tc' (compare "
+       "it with the config.json of DeepSeek-V2-Lite)"},
       {"\"num_key_value_heads\": 4", "\"num_key_value_heads\": 2",
-       "config.json: num_key_value_heads: expected num_attention_heads 4, got 2"},
+       "config.json: num_key_value_heads: expected num_attention_heads 4, got 2 (compare it with "
+       "the config.json of DeepSeek-V2-Lite)"},
       {"\"hidden_size\": 48", "\"hidden_size\": \"48\"",
-       "config.json: hidden_size: expected a whole number, got \"48\""},
+       "config.json: hidden_size: expected a whole number, got \"48\" (write the number without "
+       "quotes)"},
       {"\"hidden_size\": 48", "\"hidden_size\": 48.0",
-       "config.json: hidden_size: expected a whole number, got 48.0"},
+       "config.json: hidden_size: expected a whole number, got 48.0 (compare it with the "
+       "config.json of DeepSeek-V2-Lite)"},
       {"\"hidden_size\": 48", "\"hidden_size\": 18446744073709551615",
-       "config.json: hidden_size: expected a whole number, got 18446744073709551615"},
+       "config.json: hidden_size: expected a whole number, got 18446744073709551615 (compare it "
+       "with the config.json of DeepSeek-V2-Lite)"},
       {"\"hidden_size\": 48", "\"hidden_size\": -48",
-       "config.json: hidden_size: expected 1 to 65536, got -48"},
+       "config.json: hidden_size: expected 1 to 65536, got -48 (compare it with the config.json of "
+       "DeepSeek-V2-Lite)"},
       {"\"hidden_size\": 48,", "",
-       "config.json: hidden_size: expected a whole number, got nothing"},
+       "config.json: hidden_size: expected a whole number, got nothing (every config.json of "
+       "DeepSeek-V2 has this key)"},
       {"\"hidden_size\": 48", "\"hidden_size\": 48, \"hidden_size\": 49",
-       "config.json: hidden_size: is given twice"},
+       "config.json:2:20: hidden_size: this key occurs twice (keep one of them)"},
       {"\"q_lora_rank\": null,", "",
-       "config.json: q_lora_rank: expected a whole number or null, got nothing"},
+       "config.json: q_lora_rank: expected a whole number or null, got nothing (every config.json "
+       "of DeepSeek-V2 has this key)"},
       {"\"seq_aux\": true", "\"seq_aux\": 1",
-       "config.json: seq_aux: expected true or false, got 1"},
+       "config.json: seq_aux: expected true or false, got 1 (compare it with the config.json of "
+       "DeepSeek-V2-Lite)"},
       {"\"rope_theta\": 10000.0", "\"rope_theta\": 1e999",
-       "config.json: holds a number too large to read"},
-      {"\"rope_theta\": 10000.0", "\"rope_theta\": NaN", "config.json:10:85: is not valid JSON"},
+       "config.json:10:90: a number beyond any float: got 1e999 (put it in quotes if it is a "
+       "text)"},
+      {"\"rope_theta\": 10000.0", "\"rope_theta\": NaN",
+       "config.json:10:85: not valid JSON: got '\"rope_theta\": N' (texts need double quotes; the "
+       "only bare words are true, false and null)"},
       {"\"num_experts_per_tok\": 3", "\"num_experts_per_tok\": 9",
-       "config.json: num_experts_per_tok: expected 1 to n_routed_experts 8, got 9"},
+       "config.json: num_experts_per_tok: expected 1 to n_routed_experts 8, got 9 (or raise "
+       "n_routed_experts)"},
       {"\"rope_scaling\": null", "\"rope_scaling\": {\"type\": \"linear\", \"factor\": 2}",
-       "config.json: rope_scaling.type: expected yarn or default, got 'linear'"},
+       "config.json: rope_scaling.type: expected yarn or default, got 'linear' (compare it with "
+       "the config.json of DeepSeek-V2-Lite)"},
       {"\"rope_scaling\": null", "\"rope_scaling\": {\"type\": \"yarn\"}",
-       "config.json: rope_scaling.factor: expected a number, got nothing"},
+       "config.json: rope_scaling.factor: expected a number, got nothing (every config.json of "
+       "DeepSeek-V2 has this key)"},
       {"\"rope_scaling\": null",
        "\"rope_scaling\": {\"rope_type\": \"yarn\", \"factor\": 2, "
        "\"original_max_position_embeddings\": 64, \"attention_factor\": 1.5}",
-       "config.json: rope_scaling.attention_factor: is not supported"},
+       "config.json: rope_scaling.attention_factor: is not supported (compare it with the "
+       "config.json of DeepSeek-V2-Lite)"},
       {"\"rope_scaling\": null", "\"rope_scaling\": []",
-       "config.json: rope_scaling: expected an object or null, got []"},
+       "config.json: rope_scaling: expected an object or null, got [] (compare it with the "
+       "config.json of DeepSeek-V2-Lite)"},
       {"\"use_cache\": false", "\"quantization_config\": {\"quant_method\": \"fp8\"}",
-       "config.json: quantization_config: expected null, got {\"quant_method\":\"fp8\"}"},
-      {"{", "[", "config.json:1:17: is not valid JSON"},
+       "config.json: quantization_config: expected null, got {\"quant_method\":\"fp8\"} (Quern "
+       "computes no other form)"},
+      {"{", "[",
+       "config.json:1:17: not valid JSON: expected ']', got ':' (correct the text at this place)"},
   };
   for (const Change& c : changes) {
     EXPECT_EQ(sentence_of(replaced(kV2LiteGreedy, c.from, c.to)), c.sentence) << c.to;
   }
   EXPECT_EQ(sentence_of(kV3NoauxTc),
-            "config.json: model_type: expected \"deepseek_v2\", got \"deepseek_v3\"");
-  EXPECT_EQ(sentence_of("[]"), "config.json: expected a JSON object");
-  EXPECT_EQ(sentence_of(""), "config.json:1:1: is not valid JSON");
-  EXPECT_EQ(sentence_of(std::string(1'000'000, '[')),
-            "config.json:1:65: is nested more than 64 deep");
+            "config.json: model_type: expected \"deepseek_v2\", got \"deepseek_v3\" (Quern runs "
+            "DeepSeek-V2 only)");
+  EXPECT_EQ(sentence_of("[]"),
+            "config.json: expected a JSON object, got array (config.json is one object, "
+            "{\"model_type\": \"deepseek_v2\", ...})");
+  EXPECT_EQ(sentence_of(""),
+            "config.json:1:1: not valid JSON: expected '[', '{', or a literal, got end of input "
+            "(it is cut off, or a quote or bracket is not closed)");
+  EXPECT_EQ(
+      sentence_of(std::string(1'000'000, '[')),
+      "config.json:1:65: nests too deeply: expected at most 64 levels (is a bracket not closed?)");
   EXPECT_EQ(sentence_of(std::string((1 << 20) + 1, ' ')),
-            "config.json: is longer than 1048576 bytes");
+            "config.json: expected at most 1048576 bytes, got 1048577 (is this the right file?)");
   EXPECT_THROW(read_hf_config("no/such/config.json"), ConfigError);
 }
 

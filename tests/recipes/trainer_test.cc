@@ -215,7 +215,8 @@ TEST_F(TrainerTest, RefusesWeightsThatDoNotFit) {
   const auto file = checkpoint / "model.h5";
   const auto whole = save(first, "whole");
   std::filesystem::resize_file(file, std::filesystem::file_size(file) - 1);
-  EXPECT_THROW(Trainer(recipe, make_sampler(recipe)).start_from(find_model_file(checkpoint)), CheckpointError);
+  EXPECT_THROW(Trainer(recipe, make_sampler(recipe)).start_from(find_model_file(checkpoint)),
+               CheckpointError);
   prepare_corpus(dir_, "foreign", 500);  // with a tokenizer of its own
   const Recipe foreign = tiny_recipe(dir_, "foreign");
   Trainer third(foreign, make_sampler(foreign));
@@ -245,7 +246,7 @@ TEST_F(TrainerTest, RefusesTokensBeyondTheVocabulary) {
   } catch (const DataError& error) {
     EXPECT_EQ(error.facts().expected, "at most 299");
     EXPECT_EQ(error.facts().actual, "300");
-    EXPECT_EQ(error.facts().hint, "model.vocab_size");
+    EXPECT_EQ(error.facts().hint, "set model.vocab_size=300");
   }
 }
 
