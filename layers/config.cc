@@ -118,7 +118,8 @@ void check_experts(const ModelConfig& c) {
   }
   if (c.num_experts_per_tok < 1 || c.num_experts_per_tok > c.n_routed_experts) {
     refuse("model.num_experts_per_tok", "1 to n_routed_experts " + to_string(c.n_routed_experts),
-           to_string(c.num_experts_per_tok), "or raise n_routed_experts");
+           to_string(c.num_experts_per_tok),
+           c.num_experts_per_tok < 1 ? "" : "or raise n_routed_experts");
   }
   check_groups(c);
   check_word("model.scoring_func", c.scoring_func, {"softmax"});

@@ -175,17 +175,20 @@ TEST(Validate, NamesTheFieldAndTheFact) {
       {[](auto& c) { c.qk_rope_head_dim = 15; },
        "model.qk_rope_head_dim: expected an even number (rotation turns pairs), got 15"},
       {[](auto& c) { c.num_experts_per_tok = 17; },
-       "model.num_experts_per_tok: expected 1 to n_routed_experts 16, got 17"},
+       "model.num_experts_per_tok: expected 1 to n_routed_experts 16, got 17 (or raise "
+       "n_routed_experts)"},
       {[](auto& c) { c.num_experts_per_tok = 0; },
        "model.num_experts_per_tok: expected 1 to n_routed_experts 16, got 0"},
       {[](auto& c) { c.n_group = 4; },
-       "model.n_group: expected 1 when topk_method is greedy, got 4"},
+       "model.n_group: expected 1 when topk_method is greedy, got 4 (groups need topk_method: "
+       "\"group_limited_greedy\")"},
       {[](auto& c) { c.topk_method = "group_limited_greedy", c.n_group = 3; },
        "model.n_group: expected a divisor of n_routed_experts 16, got 3"},
       {[](auto& c) { c.topk_method = "group_limited_greedy", c.n_group = 4, c.topk_group = 5; },
        "model.topk_group: expected 1 to 4, got 5"},
       {[](auto& c) { c.topk_method = "group_limited_greedy", c.n_group = 8; },
-       "model.num_experts_per_tok: expected at most 2, the experts in topk_group 1 groups, got 4"},
+       "model.num_experts_per_tok: expected at most 2, the experts in topk_group 1 groups, got 4 "
+       "(or raise topk_group)"},
       {[](auto& c) { c.topk_method = "noaux_tc"; },
        "model.topk_method: expected greedy or group_limited_greedy, got 'noaux_tc'"},
       {[](auto& c) { c.scoring_func = "sigmoid"; },
