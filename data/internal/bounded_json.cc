@@ -5,7 +5,7 @@
 
 #include <algorithm>
 #include <iterator>
-#include <unordered_set>
+#include <utility>
 #include <vector>
 
 #include "quern/autograd/nearest_name.h"
@@ -96,39 +96,80 @@ struct Source {
 
 // ---- a whole document
 
-class Gate {
+// Builds the document from the parser's events. With nlohmann's own builder and a callback, every
+// object that ends has the whole list it stands in searched: a megabyte of [{},{},...] took a
+// minute.
+class Builder final : public nlohmann::json_sax<json> {
  public:
-  explicit Gate(const Source& source) : source_(source) {}
+  explicit Builder(const Source& source) : source_(source) {}
 
-  void check(int depth, json::parse_event_t event, const json& value) {
-    using Event = json::parse_event_t;
-    source_.check_depth(depth);
-    if (event == Event::object_start) {
-      keys_.emplace_back();
-      bytes_ += kBlockBytes;
-    } else if (event == Event::array_start) {
-      bytes_ += kBlockBytes;
-    } else if (event == Event::object_end) {
-      keys_.pop_back();
-    } else if (event == Event::key) {
-      const auto& key = value.get_ref<const std::string&>();
-      if (!keys_.back().insert(key).second) source_.refuse_twice(key);
-      bytes_ += kKeyBytes + key.size();
-    } else if (event == Event::value) {
-      bytes_ += kElementBytes;
-      if (value.is_string()) bytes_ += kBlockBytes + value.get_ref<const std::string&>().size();
-    }
-    if (++values_ > source_.limits.max_values || bytes_ > kFreeBytes + 3 * source_.text.size()) {
-      source_.refuse(source_.passed(), {.what = "has too many values",
-                                        .expected = "at most " + std::to_string(values_ - 1),
-                                        .hint = "is this the right file?"});
-    }
+  json take() { return std::move(root_); }
+
+  bool null() override { return add(nullptr); }
+  bool boolean(bool value) override { return add(value); }
+  bool number_integer(number_integer_t value) override { return add(value); }
+  bool number_unsigned(number_unsigned_t value) override { return add(value); }
+  bool number_float(number_float_t value, const string_t&) override { return add(value); }
+  bool binary(binary_t&) override { return false; }  // JSON has none
+  bool string(string_t& value) override {
+    bytes_ += kBlockBytes + value.size();
+    return add(std::move(value));
+  }
+  bool start_object(std::size_t) override { return open(json::value_t::object); }
+  bool start_array(std::size_t) override { return open(json::value_t::array); }
+  bool end_object() override { return close(); }
+  bool end_array() override { return close(); }
+  bool key(string_t& name) override {
+    if (open_.back()->contains(name)) source_.refuse_twice(name);
+    count(kKeyBytes + name.size());
+    key_ = std::move(name);
+    return true;
+  }
+  bool parse_error(std::size_t byte, const std::string&,
+                   const nlohmann::detail::exception& error) override {
+    source_.refuse_syntax(dynamic_cast<const json::parse_error*>(&error) ? byte : 0, error.what());
   }
 
  private:
+  void count(std::size_t bytes) {
+    source_.check_depth(int(open_.size()));
+    bytes_ += bytes;
+    if (++values_ <= source_.limits.max_values && bytes_ <= kFreeBytes + 3 * source_.text.size()) {
+      return;
+    }
+    source_.refuse(source_.passed(), {.what = "has too many values",
+                                      .expected = "at most " + std::to_string(values_ - 1),
+                                      .hint = "is this the right file?"});
+  }
+
+  json& place(json value) {
+    if (open_.empty()) return root_ = std::move(value);
+    if (open_.back()->is_object()) return (*open_.back())[key_] = std::move(value);
+    return open_.back()->emplace_back(std::move(value));
+  }
+
+  bool add(json value) {
+    count(kElementBytes);
+    place(std::move(value));
+    return true;
+  }
+
+  bool open(json::value_t container) {
+    count(kElementBytes + kBlockBytes);
+    open_.push_back(&place(container));  // stays there: nothing is added beside it while it is open
+    return true;
+  }
+
+  bool close() {
+    open_.pop_back();
+    return true;
+  }
+
   const Source& source_;
+  json root_;
+  std::vector<json*> open_;  // the containers that are not closed yet
+  std::string key_;          // of the value to come, in an object
   std::size_t values_ = 0, bytes_ = 0;
-  std::vector<std::unordered_set<std::string>> keys_;  // of the objects that are open
 };
 
 // ---- one string of one object
@@ -218,17 +259,9 @@ json parse_bounded_json(std::string_view text, const std::string& file, const Js
   Source source{.text = text, .file = file, .limits = limits};
   source.check_size();
   check_json_utf8(text, file);
-  Gate gate(source);
-  const auto callback = [&gate](int depth, json::parse_event_t event, json& value) {
-    gate.check(depth, event, value);
-    return true;
-  };
-  try {
-    return json::parse(source.begin(), source.end(), callback);
-  } catch (const json::exception& error) {
-    const auto* at = dynamic_cast<const json::parse_error*>(&error);
-    source.refuse_syntax(at == nullptr ? 0 : at->byte, error.what());
-  }
+  Builder builder(source);
+  json::sax_parse(source.begin(), source.end(), &builder);
+  return builder.take();
 }
 
 std::string read_json_line(std::string_view text, const std::string& key, const std::string& file,
