@@ -334,6 +334,20 @@ ErrorFacts locate(ErrorFacts facts, const Origin& origin) {
 
 }  // namespace
 
+namespace {
+
+// A run keeps its recipe with every field written, and must be able to read it again.
+void check_size_in_full(const Recipe& recipe) {
+  const std::size_t bytes = to_text(recipe).size();
+  if (bytes <= kMaxRecipeBytes) return;
+  throw ConfigError({.what = "is too long with every field written",
+                     .expected = "at most " + std::to_string(kMaxRecipeBytes) + " bytes",
+                     .actual = std::to_string(bytes),
+                     .hint = "shorten its lists"});
+}
+
+}  // namespace
+
 Recipe parse_recipe(const std::string& text, const std::string& file_name,
                     std::span<const std::string> overrides) {
   if (text.size() > kMaxRecipeBytes) {
@@ -352,6 +366,7 @@ Recipe parse_recipe(const std::string& text, const std::string& file_name,
     Recipe recipe;
     internal::read_fields(message, "", recipe);
     validate(recipe);
+    check_size_in_full(recipe);
     return recipe;
   } catch (const ConfigError& error) {
     throw ConfigError(locate(error.facts(), origin));

@@ -23,7 +23,7 @@ for target in "$@"; do
   mkdir -p "$build/inputs/$target" "$build/finds" "$build/logs"
   case $target in
     token_file) longest=512 ;;  # choices, not bytes of a file
-    jsonl | utf8_splitting) longest=65536 ;;
+    utf8_splitting) longest=4096 ;;  # each is encoded twelve times
     *) longest=16384 ;;
   esac
   dictionary=
