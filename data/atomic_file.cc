@@ -11,6 +11,7 @@
 #include <utility>
 
 #include "quern/autograd/error.h"
+#include "quern/data/file_descriptor.h"
 #include "quern/data/file_errors.h"
 
 namespace quern {
@@ -18,26 +19,8 @@ namespace {
 
 namespace fs = std::filesystem;
 
-// An open file descriptor; closed at the end of the scope, whatever happens.
-class Descriptor {
- public:
-  Descriptor(const fs::path& path, int flags)
-      : fd_(::open(path.c_str(), flags | O_CLOEXEC, 0666)) {}
-  ~Descriptor() {
-    if (fd_ >= 0) ::close(fd_);
-  }
-  Descriptor(const Descriptor&) = delete;
-  Descriptor& operator=(const Descriptor&) = delete;
-  explicit operator bool() const { return fd_ >= 0; }
-  int get() const { return fd_; }
-  int close() { return ::close(std::exchange(fd_, -1)); }
-
- private:
-  int fd_;
-};
-
 void sync(const fs::path& path, int flags) {
-  const Descriptor fd(path, flags);
+  const FileDescriptor fd(path, flags);
   if (!fd || ::fsync(fd.get()) != 0) refuse_unwritable(path, errno);
 }
 
@@ -49,7 +32,7 @@ fs::path folder_of(const fs::path& path) {
 
 void sync_file(const fs::path& file) { sync(file, O_RDONLY); }
 void drop_from_cache(const fs::path& file) {
-  const Descriptor fd(file, O_RDONLY);
+  const FileDescriptor fd(file, O_RDONLY);
   if (fd) ::posix_fadvise(fd.get(), 0, 0, POSIX_FADV_DONTNEED);
 }
 
@@ -78,7 +61,7 @@ void PendingFile::publish() {
 void write_file_atomically(const fs::path& path, std::string_view text) {
   PendingFile pending(path);
   {
-    Descriptor fd(pending.temporary(), O_WRONLY | O_CREAT | O_EXCL);
+    FileDescriptor fd(pending.temporary(), O_WRONLY | O_CREAT | O_EXCL);
     if (!fd) refuse_unwritable(path, errno);
     while (!text.empty()) {
       const ssize_t n = ::write(fd.get(), text.data(), text.size());
@@ -92,7 +75,7 @@ void write_file_atomically(const fs::path& path, std::string_view text) {
 }
 
 std::string read_file(const fs::path& path, i64 max_bytes) {
-  const Descriptor fd(path, O_RDONLY);
+  const FileDescriptor fd(path, O_RDONLY);
   struct stat info {};
   if (!fd || ::fstat(fd.get(), &info) != 0) refuse_unreadable<DataError>(path, errno);
   if (S_ISDIR(info.st_mode)) refuse_unreadable<DataError>(path, EISDIR);

@@ -15,6 +15,7 @@
 #include <utility>
 
 #include "quern/autograd/error.h"
+#include "quern/data/internal/tokenizer_document.h"
 #include "quern/data/pretokenize.h"
 
 namespace quern {
@@ -22,7 +23,7 @@ namespace {
 
 constexpr i32 kFirstByteId = 3;
 constexpr i32 kSmallestVocab = kFirstByteId + 256;
-constexpr i32 kLargestVocab = 1 << 21;  // what a tokenizer.json may have
+constexpr i32 kLargestVocab = TokenizerDocument::kMaxVocab;  // so that it can be read again
 constexpr std::size_t kChunkBytes = 1 << 18;
 
 // Views into the texts, which outlive the training.

@@ -181,7 +181,8 @@ void read_file_into(Corpus& corpus, const fs::path& path, i32 source, i32 file, 
     return add(std::move(text));
   }
   Lines lines(path, options.max_line_bytes);
-  const JsonLimits limits{.max_bytes = size_t(options.max_line_bytes) * 3};  // where U+FFFD came in
+  const size_t longest = size_t(options.max_line_bytes) * 3;  // where U+FFFD came in
+  const JsonLimits limits{.max_bytes = longest, .max_string = longest};
   for (std::string line; lines.next(line);) {
     if (line.find_first_not_of(" \t\r") == std::string::npos) continue;
     gate.check_json(line, lines.number());
@@ -196,7 +197,7 @@ Corpus read_corpus(std::span<const fs::path> paths, const CorpusOptions& options
     throw ConfigError({.key = "max_line_bytes",
                        .expected = "1 to " + std::to_string(kMaxLineBytes),
                        .actual = std::to_string(options.max_line_bytes),
-                       .hint = "the default is 67108864"});
+                       .hint = "the default is 8388608"});
   }
   Corpus corpus;
   Utf8Gate gate(corpus, options.invalid_utf8);

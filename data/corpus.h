@@ -29,7 +29,7 @@ struct Corpus {
 
 struct CorpusOptions {
   InvalidUtf8 invalid_utf8 = InvalidUtf8::replace;
-  i64 max_line_bytes = i64(64) << 20;  // of JSONL
+  i64 max_line_bytes = i64(8) << 20;  // of JSONL
 };
 
 // Each path is one source, named after the file without its extension, or after the folder; where

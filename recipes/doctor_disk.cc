@@ -14,6 +14,7 @@
 #include <string>
 #include <vector>
 
+#include "quern/data/file_descriptor.h"
 #include "quern/recipes/doctor.h"
 #include "quern/recipes/internal/units.h"
 
@@ -30,23 +31,6 @@ constexpr double kSlowSync = 0.2;  // seconds
 double seconds_now() {
   return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
 }
-
-// An open file that is closed at the end.
-class Descriptor {
- public:
-  Descriptor(const fs::path& path, int flags)
-      : fd_(::open(path.c_str(), flags | O_CLOEXEC, 0600)) {}
-  ~Descriptor() {
-    if (fd_ >= 0) ::close(fd_);
-  }
-  Descriptor(const Descriptor&) = delete;
-  Descriptor& operator=(const Descriptor&) = delete;
-  explicit operator bool() const { return fd_ >= 0; }
-  int get() const { return fd_; }
-
- private:
-  int fd_;
-};
 
 // A folder of our own in `parent`, gone at the end.
 class ProbeFolder {
@@ -118,7 +102,7 @@ std::optional<Diagnosis> space_of(const fs::path& folder) {
 }
 
 Diagnosis locks_in(const fs::path& folder) {
-  const Descriptor first(folder / "lock", O_RDWR | O_CREAT), second(folder / "lock", O_RDWR);
+  const FileDescriptor first(folder / "lock", O_RDWR | O_CREAT), second(folder / "lock", O_RDWR);
   if (first && second && ::flock(first.get(), LOCK_EX | LOCK_NB) == 0) {
     if (::flock(second.get(), LOCK_EX | LOCK_NB) != 0 && errno == EWOULDBLOCK) {
       return {"file locks", Status::ok, "kept", ""};
@@ -133,7 +117,7 @@ Diagnosis locks_in(const fs::path& folder) {
 // Seconds to write a file and have it on the disk; nothing when that fails.
 std::optional<double> synced_write(const fs::path& file) {
   const std::vector<char> bytes(kProbeBytes, 'q');
-  const Descriptor out(file, O_WRONLY | O_CREAT | O_TRUNC);
+  const FileDescriptor out(file, O_WRONLY | O_CREAT | O_TRUNC);
   if (!out || ::write(out.get(), bytes.data(), bytes.size()) != ssize_t(bytes.size())) {
     return std::nullopt;
   }
@@ -162,7 +146,7 @@ Diagnosis syncs_in(const fs::path& folder) {
 
 Diagnosis renames_in(const fs::path& folder) {
   const bool made = synced_write(folder / "new").has_value();
-  const Descriptor parent(folder, O_RDONLY | O_DIRECTORY);
+  const FileDescriptor parent(folder, O_RDONLY | O_DIRECTORY);
   std::error_code error;
   fs::create_directory(folder / "step.tmp", error);
   if (!error) fs::rename(folder / "step.tmp", folder / "step", error);

@@ -258,7 +258,7 @@ class LineReader final : public nlohmann::json_sax<json> {
 json parse_bounded_json(std::string_view text, const std::string& file, const JsonLimits& limits) {
   Source source{.text = text, .file = file, .limits = limits};
   source.check_size();
-  check_json_utf8(text, file);
+  check_json_text(text, file);
   Builder builder(source);
   json::sax_parse(source.begin(), source.end(), &builder);
   return builder.take();
@@ -268,7 +268,7 @@ std::string read_json_line(std::string_view text, const std::string& key, const 
                            int line, const JsonLimits& limits) {
   Source source{.text = text, .file = file, .first_line = line, .limits = limits};
   source.check_size();
-  check_json_utf8(text, file, line);
+  check_json_text(text, file, line, limits.max_string);
   LineReader reader(source, key);
   json::sax_parse(source.begin(), source.end(), &reader);
   return reader.take();

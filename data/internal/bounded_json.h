@@ -7,12 +7,15 @@
 #include <string>
 #include <string_view>
 
+#include "quern/data/internal/json_errors.h"
+
 namespace quern {
 
 struct JsonLimits {
   std::size_t max_bytes = 64 << 20;
   int max_depth = 64;
   std::size_t max_values = 10'000'000;
+  std::size_t max_string = kMaxJsonString;
 };
 
 // Throws DataError; so it does where the values would take more than 56 MiB and three times the

@@ -9,6 +9,8 @@
 namespace quern {
 namespace {
 
+constexpr std::size_t kMaxNumber = 1024, kMaxGap = 65536;
+
 bool has(std::string_view text, std::string_view part) {
   return text.find(part) != std::string_view::npos;
 }
@@ -90,6 +92,31 @@ void check_json_utf8(std::string_view text, const std::string& file, int first_l
                           .hint = std::string("convert the file, as with iconv -f ") +
                                   (wide ? "UTF-16" : "LATIN1") + " -t UTF-8"},
                          file, text, bad, first_line));
+}
+
+void check_json_text(std::string_view text, const std::string& file, int first_line,
+                     std::size_t max_string) {
+  check_json_utf8(text, file, first_line);
+  const auto check = [&](std::size_t begin, std::size_t end, std::size_t most, const char* what) {
+    if (end - begin <= most) return;
+    const ErrorFacts facts{.what = std::string(what) + " is too long",
+                           .expected = "at most " + std::to_string(most) + " bytes",
+                           .hint = "is this the right file?"};
+    throw DataError(placed(facts, file, text, begin, first_line));
+  };
+  const auto end_of = [&](std::size_t i, std::string_view kind) {
+    return std::min(text.find_first_not_of(kind, i), text.size());
+  };
+  for (std::size_t i = 0, end = 0; i < text.size(); i = std::max(end, i + 1)) {
+    if (text[i] == '"') {
+      for (end = i + 1; end < text.size() && text[end] != '"'; ++end) end += text[end] == '\\';
+      check(i, end++, max_string, "a string");
+    } else if (end = end_of(i, "0123456789+-.eE"); end > i) {
+      check(i, end, kMaxNumber, "a number");
+    } else if (end = end_of(i, " \t\n\r"); end > i) {
+      check(i, end, kMaxGap, "a gap");
+    }
+  }
 }
 
 }  // namespace quern

@@ -23,4 +23,11 @@ ErrorFacts placed(ErrorFacts facts, const std::string& file, std::string_view te
 // Throws DataError at the first byte that is no UTF-8.
 void check_json_utf8(std::string_view text, const std::string& file, int first_line = 1);
 
+// Throws DataError at the first byte that is no UTF-8, and at a string, a number (1,024 bytes) or a
+// gap between them (65,536) that is longer than any honest one: the parser holds them several times
+// over.
+constexpr std::size_t kMaxJsonString = std::size_t(1) << 20;
+void check_json_text(std::string_view text, const std::string& file, int first_line = 1,
+                     std::size_t max_string = kMaxJsonString);
+
 }  // namespace quern

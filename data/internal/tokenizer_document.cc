@@ -233,7 +233,7 @@ TokenizerDocument parse_tokenizer_document(std::string_view text, const std::str
          .expected = "at most " + std::to_string(TokenizerDocument::kMaxBytes) + " bytes",
          .actual = std::to_string(text.size())});
   }
-  check_json_utf8(text, file);
+  check_json_text(text, file);
   Builder builder(text, file);
   json::sax_parse(text.begin(), text.end(), &builder);
   return std::move(builder.document);

@@ -35,8 +35,8 @@ class TokenTable {
 struct TokenizerDocument {
   static constexpr std::size_t kMaxBytes = 64 << 20;
   static constexpr std::size_t kMaxDepth = 64;
-  static constexpr std::size_t kMaxVocab = 1 << 21;
-  static constexpr std::size_t kMaxMerges = 2'000'000;
+  static constexpr std::size_t kMaxVocab = 400'000;  // published ones end at 262,144
+  static constexpr std::size_t kMaxMerges = 1'000'000;
   static constexpr std::size_t kMaxOtherValues = 400'000;  // 50,000 added tokens
 
   std::string_view left(std::size_t rank) const;

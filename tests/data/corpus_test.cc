@@ -79,7 +79,7 @@ TEST(Corpus, LongLinesAreRefusedBeforeTheyFillTheMemory) {
   dir.file("a.jsonl", "{\"text\": \"x\"}\n");
   std::filesystem::resize_file(dir / "a.jsonl", std::uintmax_t(1) << 33);  // sparse: zeros
   EXPECT_EQ(refusal(dir / "a.jsonl"),
-            "a.jsonl:2: expected a line of at most 67108864 bytes, got a longer one (split the "
+            "a.jsonl:2: expected a line of at most 8388608 bytes, got a longer one (split the "
             "document, or raise --max-line-bytes)");
 }
 

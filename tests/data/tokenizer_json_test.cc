@@ -269,9 +269,13 @@ TEST(TokenizerJson, LargeListsAreRefusedBeforeTheyAreBuilt) {
             "t.json: has too many values: expected at most 400000 beside "
             "vocabulary and merges");
   std::string merges = "{\"model\": {\"merges\": [\"a b\"";
-  for (int i = 0; i < 2'000'000; ++i) merges += ",\"a b\"";
+  for (int i = 0; i < 1'000'000; ++i) merges += ",\"a b\"";
   EXPECT_EQ(refusal(merges + "]}}"),
-            "t.json: model.merges is too long: expected at most 2000000 merges");
+            "t.json: model.merges is too long: expected at most 1000000 merges");
+  std::string vocab = "{\"model\": {\"vocab\": {\"a\": 0";
+  for (int i = 0; i < 400'000; ++i) vocab += ",\"" + std::to_string(i) + "\":1";
+  EXPECT_EQ(refusal(vocab + "}}}"),
+            "t.json: model.vocab is too long: expected at most 400000 tokens");
 }
 
 TEST(TokenizerJson, DeepAndHugeTextIsRefusedQuickly) {
@@ -282,6 +286,10 @@ TEST(TokenizerJson, DeepAndHugeTextIsRefusedQuickly) {
   std::string objects;
   for (std::size_t i = 0; i < levels; ++i) objects += "{\"a\":";
   EXPECT_EQ(refusal(objects), "t.json: nests too deeply: expected at most 64 levels");
+  EXPECT_EQ(refusal("{\n\"a\": \"" + std::string((1u << 20) + 1, 'x') + "\"}"),
+            "t.json:2:6: a string is too long: expected at most 1048576 bytes (is this the right file?)");
+  EXPECT_EQ(refusal("[" + std::string(1025, '1') + "]"),
+            "t.json:1:2: a number is too long: expected at most 1024 bytes (is this the right file?)");
   EXPECT_EQ(refusal(std::string((64u << 20) + 1, ' ')),
             "t.json: expected at most 67108864 bytes, got 67108865");
   const std::chrono::duration<double> seconds = std::chrono::steady_clock::now() - begin;

@@ -62,7 +62,7 @@ class CheckpointTest : public ::testing::Test {
   }
   // Writes a model.h5 or optimizer.h5 again with changed tensors.
   void rewrite(const std::string& file, const std::string& leave_out, const std::string& add = "",
-               const Shape& shape = {}) {
+               const Shape& shape = {}, i64 version = 1) {
     struct Kept {
       std::string name;
       Tensor tensor;
@@ -86,7 +86,7 @@ class CheckpointTest : public ::testing::Test {
     for (const char* name : {"recipe", "tokenizer_sha256"}) writer.set_attribute("/", name, "");
     writer.set_attribute("/", "config_json", config);
     writer.set_attribute("/", "format", "quern_checkpoint");
-    writer.set_attribute("/", "version", i64{1});
+    writer.set_attribute("/", "version", version);
     for (const char* name : {"tokens_seen", "next_sample"}) {
       writer.set_attribute("/", name, i64{0});
     }
@@ -182,6 +182,19 @@ TEST_F(CheckpointTest, RefusesFilesOfDifferentSteps) {
   EXPECT_EQ(failure().file, (checkpoint_ / "optimizer.h5").string());
   write_manifest(checkpoint_, hash_files(checkpoint_, {"model.h5", "optimizer.h5"}));
   EXPECT_NE(failure().what.find("different steps"), std::string::npos);
+}
+
+TEST_F(CheckpointTest, RefusesUnknownVersions) {
+  rewrite("model.h5", "", "", {}, 2);
+  State fresh(9);
+  try {
+    load_checkpoint(checkpoint_, fresh.model, fresh.optimizer);
+    ADD_FAILURE() << "nothing thrown";
+  } catch (const ConfigError& error) {
+    EXPECT_EQ(error.what(), (checkpoint_ / "model.h5").string() +
+                                ": checkpoint of an unknown version: expected 1, got 2 (use the "
+                                "quern that wrote it)");
+  }
 }
 
 TEST_F(CheckpointTest, AMissingFileIsALossOfIntegrity) {
