@@ -70,7 +70,12 @@ void check_numbers(const ModelConfig& c) {
 }
 
 void check_groups(const ModelConfig& c) {
-  check_word("model.topk_method", c.topk_method, {"greedy", "group_limited_greedy"});
+  check_word("model.topk_method", c.topk_method, {"greedy", "group_limited_greedy", "noaux_tc"});
+  const std::string scoring = c.topk_method == "noaux_tc" ? "sigmoid" : "softmax";
+  check_word("model.scoring_func", c.scoring_func, {"softmax", "sigmoid"});
+  if (c.scoring_func != scoring) {
+    refuse("model.scoring_func", scoring + " when topk_method is " + c.topk_method, c.scoring_func);
+  }
   if (c.topk_method == "greedy") {
     if (c.n_group != 1) {
       refuse("model.n_group", "1 when topk_method is greedy", to_string(c.n_group),
@@ -85,6 +90,11 @@ void check_groups(const ModelConfig& c) {
   check_range("model.n_group", c.n_group, 1, c.n_routed_experts);
   if (c.n_routed_experts % c.n_group != 0) {
     refuse("model.n_group", "a divisor of n_routed_experts " + to_string(c.n_routed_experts),
+           to_string(c.n_group));
+  }
+  const std::int64_t least = c.topk_method == "noaux_tc" && c.n_group > 1 ? 2 : 1;
+  if (c.n_routed_experts / c.n_group < least) {
+    refuse("model.n_group", "groups of two experts or more, whose best two noaux_tc compares",
            to_string(c.n_group));
   }
   check_range("model.topk_group", c.topk_group, 1, c.n_group);
@@ -122,9 +132,9 @@ void check_experts(const ModelConfig& c) {
            c.num_experts_per_tok < 1 ? "" : "or raise n_routed_experts");
   }
   check_groups(c);
-  check_word("model.scoring_func", c.scoring_func, {"softmax"});
   check_range("model.routed_scaling_factor", c.routed_scaling_factor, 1e-6, 1e6);
   check_range("model.aux_loss_alpha", c.aux_loss_alpha, 0.0, 1e3);
+  check_range("model.router_bias_update_rate", c.router_bias_update_rate, 0.0, 1.0);
 }
 
 // The matrices of one layer's attention (DeepSeek-V2, arXiv:2405.04434, eqs. 9-19).

@@ -41,14 +41,17 @@ struct ModelConfig {
   std::int64_t num_experts_per_tok = 4;
   std::int64_t n_group = 1;
   std::int64_t topk_group = 1;
-  std::string topk_method = "greedy";  // or "group_limited_greedy"
-  std::string scoring_func = "softmax";
+  std::string topk_method = "greedy";    // or "group_limited_greedy", "noaux_tc"
+  std::string scoring_func = "softmax";  // "sigmoid", which noaux_tc needs
   bool norm_topk_prob = false;
   double routed_scaling_factor = 1.0;
   std::int64_t first_k_dense_replace = 1;
   std::int64_t moe_layer_freq = 1;
   double aux_loss_alpha = 0.001;
   bool seq_aux = true;  // balance each sequence; false: the whole batch
+  // Of noaux_tc, and no key of Hugging Face's: after each step an expert's bias grows by this where
+  // its load was below the mean, and shrinks where it was above (DeepSeek-V3, section 2.1.2).
+  double router_bias_update_rate = 0.001;
 
   double rms_norm_eps = 1e-6;
   double rope_theta = 10000.0;

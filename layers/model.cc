@@ -106,6 +106,20 @@ void Model::visit(const ParamVisitor& visitor) {
   if (!config.tie_word_embeddings) visitor(lm_head);
 }
 
+void Model::visit_tensors(const TensorVisitor& visitor) {
+  visit([&](Parameter& p) { visitor(p.name, p.value); });
+  for (Block& layer : layers) {
+    if (layer.moe) layer.moe->visit_buffers(visitor);
+  }
+}
+
+void Model::update_router_biases(const std::vector<std::vector<i64>>& expert_load) {
+  size_t moe_layer = 0;
+  for (Block& layer : layers) {
+    if (layer.moe) layer.moe->update_bias(expert_load.at(moe_layer++));
+  }
+}
+
 void Model::initialise(std::uint64_t seed) {
   visit([&](Parameter& p) {
     if (p.kind == ParamKind::norm) return p.value.fill(1);

@@ -42,6 +42,11 @@ struct Model {
   Parameter& head() const { return config.tie_word_embeddings ? embed_tokens : lm_head; }
 
   void visit(const ParamVisitor& visitor);
+  // The state dict: the values of all parameters, and biases of routers, which are none.
+  void visit_tensors(const TensorVisitor& visitor);
+
+  // Once after each step of the optimizer; expert_load: [MoE layers][experts], the whole step's.
+  void update_router_biases(const std::vector<std::vector<i64>>& expert_load);
 
   // Weights ~ N(0, initializer_range^2), embeddings ~ N(0, embedding_init_std^2), gains 1; each
   // value depends on (seed, parameter name, index) alone.

@@ -111,9 +111,9 @@ void refuse_surplus(const Hdf5Reader& file, const std::set<std::string>& known) 
 
 void read_weights(const Hdf5Reader& file, Model& model) {
   std::set<std::string> known;
-  model.visit([&](Parameter& p) {
-    read_into(file, p.name, p.value);
-    known.insert(p.name);
+  model.visit_tensors([&](const std::string& name, const Tensor& value) {
+    read_into(file, name, value);
+    known.insert(name);
   });
   refuse_surplus(file, known);
 }
@@ -175,7 +175,8 @@ void write_weights(const fs::path& path, Model& model, const Progress& progress,
                    const CheckpointContext& context) {
   Hdf5Writer file(path);
   describe(file, model, progress, context);
-  model.visit([&](Parameter& p) { file.write(p.name, p.value); });
+  model.visit_tensors(
+      [&](const std::string& name, const Tensor& value) { file.write(name, value); });
   file.commit();
 }
 
@@ -202,7 +203,8 @@ void compare(const Hdf5Reader& file, const std::string& name, const Tensor& mean
 
 void compare_files(const fs::path& folder, Model& model, const AdamW& optimizer) {
   const Hdf5Reader weights = open_verified(folder / "model.h5");
-  model.visit([&](Parameter& p) { compare(weights, p.name, p.value); });
+  model.visit_tensors(
+      [&](const std::string& name, const Tensor& value) { compare(weights, name, value); });
   const Hdf5Reader moments = open_verified(folder / "optimizer.h5");
   optimizer.visit([&](const Parameter& p, const Tensor& m, const Tensor& v) {
     compare(moments, "m/" + p.name, m);
@@ -214,8 +216,8 @@ void compare_files(const fs::path& folder, Model& model, const AdamW& optimizer)
 // has a header.
 i64 bytes_needed(Model& model, const CheckpointContext& context) {
   i64 bytes = (i64{1} << 20) + 4 * i64(context.recipe.size());
-  model.visit([&](Parameter& p) {
-    const i64 values = i64(p.value.bytes().size());
+  model.visit_tensors([&](const std::string&, const Tensor& value) {
+    const i64 values = i64(value.bytes().size());
     bytes += 3 * (values + std::min(values, i64{1} << 20) + (i64{4} << 10));
   });
   return bytes;

@@ -92,8 +92,7 @@ class Taker {
     throw ConfigError({.key = prefix_ + name,
                        .expected = shown(value),
                        .actual = shown(given),
-                       .hint = name == "model_type" ? "Quern runs DeepSeek-V2 only"
-                                                    : "Quern computes no other form"});
+                       .hint = "Quern computes no other form"});
   }
 
   bool has(const std::string& name) const { return object_.contains(name); }
@@ -124,17 +123,28 @@ std::string remedy(const ErrorFacts& f) {
   if (f.actual.starts_with('"') && f.expected.find("number") != std::string::npos) {
     return "write the number without quotes";
   }
-  if (f.key == "architectures") return "Quern runs DeepSeek-V2 only";
+  if (f.key == "architectures" || f.key == "model_type")
+    return "Quern runs DeepSeek-V2 and V3 only";
   return "compare it with the config.json of DeepSeek-V2-Lite";
+}
+
+// Whether the model is a DeepSeek-V3; where neither key says so, it is a V2.
+bool read_generation(Taker& keys) {
+  const Json type = keys.take("model_type"), architectures = keys.take("architectures");
+  const bool v3 = type == "deepseek_v3" ||
+                  (type.is_null() && architectures == Json::array({"DeepseekV3ForCausalLM"}));
+  if (!v3 && !type.is_null() && type != "deepseek_v2") {
+    keys.refuse("model_type", "\"deepseek_v2\" or \"deepseek_v3\"", shown(type));
+  }
+  const char* name = v3 ? "DeepseekV3ForCausalLM" : "DeepseekV2ForCausalLM";
+  if (!architectures.is_null() && architectures != Json::array({name})) {
+    keys.refuse("architectures", Json::array({name}).dump(), shown(architectures));
+  }
+  return v3;
 }
 
 // What must be so for the model to be the one Quern computes.
 void check_architecture(Taker& keys) {
-  keys.only("model_type", "deepseek_v2");
-  const Json architectures = keys.take("architectures");
-  if (!architectures.is_null() && architectures != Json::array({"DeepseekV2ForCausalLM"})) {
-    keys.refuse("architectures", "[\"DeepseekV2ForCausalLM\"]", shown(architectures));
-  }
   keys.only("hidden_act", "silu");
   keys.only("attention_bias", false);
   keys.only("mlp_bias", false);
@@ -168,7 +178,11 @@ void read_attention(Taker& keys, ModelConfig& c) {
   keys.required("v_head_dim", c.v_head_dim);
 }
 
-void read_experts(Taker& keys, ModelConfig& c) {
+void read_experts(Taker& keys, ModelConfig& c, bool v3) {
+  if (v3) {  // today's files leave out what cannot differ
+    c.topk_method = "noaux_tc";
+    c.scoring_func = "sigmoid";
+  }
   c.n_routed_experts = c.n_shared_experts = c.first_k_dense_replace = 0;  // what null means
   keys.number("n_routed_experts", c.n_routed_experts);
   keys.number("n_shared_experts", c.n_shared_experts);
@@ -231,12 +245,13 @@ std::int64_t read_token_id(Taker& keys, const std::string& name) {
 HfConfig read_object(Taker& keys) {
   HfConfig config;
   ModelConfig& c = config.model;
+  const bool v3 = read_generation(keys);
   check_architecture(keys);
   keys.required("vocab_size", c.vocab_size);
   keys.required("hidden_size", c.hidden_size);
   keys.required("num_hidden_layers", c.num_hidden_layers);
   read_attention(keys, c);
-  read_experts(keys, c);
+  read_experts(keys, c, v3);
   keys.number("rms_norm_eps", c.rms_norm_eps);
   keys.number("rope_theta", c.rope_theta);
   read_rope("rope_scaling", keys.take("rope_scaling"), c);
@@ -273,13 +288,14 @@ HfConfig read_hf_config(const std::string& path) {
 
 std::string to_hf_config(const ModelConfig& c, std::span<const HfKey> unknown_keys) {
   using Ordered = nlohmann::ordered_json;
+  const bool v3 = c.topk_method == "noaux_tc";
   const auto or_null = [](std::int64_t value, bool given) {
     return given ? Ordered(value) : Ordered(nullptr);
   };
   const bool moe = c.n_routed_experts > 0;
   Ordered json = {
-      {"architectures", Ordered::array({"DeepseekV2ForCausalLM"})},
-      {"model_type", "deepseek_v2"},
+      {"architectures", Ordered::array({v3 ? "DeepseekV3ForCausalLM" : "DeepseekV2ForCausalLM"})},
+      {"model_type", v3 ? "deepseek_v3" : "deepseek_v2"},
       {"vocab_size", c.vocab_size},
       {"hidden_size", c.hidden_size},
       {"intermediate_size", c.intermediate_size},

@@ -139,6 +139,7 @@ StepReport Trainer::step(const Batch& batch) {
   }
   const double max_norm = recipe_.optim.max_grad_norm;
   optimizer_.step(report.lr, max_norm > 0 ? clip_scale(report.grad_norm, max_norm) : 1);
+  model_.update_router_biases(report.expert_load);
   report.optimizer_s = seconds_now() - differentiated;
   ++progress_.step;
   progress_.tokens_seen += report.tokens;

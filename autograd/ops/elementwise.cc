@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: MIT
 #include "quern/autograd/ops/elementwise.h"
 
+#include <cmath>
+
 #include "quern/autograd/kernels/parallel.h"
 #include "quern/autograd/kernels/rowwise.h"
 #include "quern/autograd/ops/checks.h"
@@ -83,6 +85,20 @@ Var sum(Tape& tape, const Var& x) {
     for_float_type(dy, [&]<class T>() {
       const T g = *dy.data<T>();
       write_each<T>(d.into(0), [=](i64) { return g; });
+    });
+  });
+}
+
+Var sigmoid(Tape& tape, const Var& x) {
+  Tensor y = Tensor::like(x.value());
+  for_float_type(y, [&]<class T>() {
+    const T* u = x.value().data<T>();
+    write_each(y.numel(), y.data<T>(), false, [=](i64 i) { return 1 / (1 + std::exp(-u[i])); });
+  });
+  return tape.record("sigmoid", {x}, y, [y](const Tensor& dy, Grads& d) {
+    for_float_type(dy, [&]<class T>() {
+      const T *s = y.data<T>(), *g = dy.data<T>();
+      write_each<T>(d.into(0), [=](i64 i) { return g[i] * s[i] * (1 - s[i]); });
     });
   });
 }

@@ -14,6 +14,8 @@ Var mul(Tape& tape, const Var& a, const Var& b);
 Var scale(Tape& tape, const Var& x, double factor);
 // The sum of all elements, a scalar; in index order.
 Var sum(Tape& tape, const Var& x);
+// 1 / (1 + exp(-x)).
+Var sigmoid(Tape& tape, const Var& x);
 // silu(gate) * up.   gate_up: [rows, 2 * width], gate first  ->  [rows, width]
 Var swiglu(Tape& tape, const Var& gate_up);
 

@@ -1,10 +1,16 @@
 // SPDX-License-Identifier: MIT
 #include "quern/autograd/ops/norm.h"
 
+#include "quern/autograd/kernels/parallel.h"
 #include "quern/autograd/kernels/rowwise.h"
 #include "quern/autograd/ops/checks.h"
 
 namespace quern::ops {
+namespace {
+
+constexpr i64 kRowChunk = 64;
+
+}  // namespace
 
 Var rms_norm(Tape& tape, const Var& x, const Var& weight, double eps) {
   const i64 rows = x.dim(0), width = x.dim(1);
@@ -43,6 +49,37 @@ Var softmax(Tape& tape, const Var& x) {
       const GradTarget dx = d.into(0);
       kernels::softmax_backward<T>(
           {rows, width, y.data<T>(), dy.data<T>(), dx.data<T>(), dx.accumulate});
+    });
+  });
+}
+
+Var share_of_row(Tape& tape, const Var& x) {
+  const i64 rows = x.dim(0), width = x.dim(1);
+  Tensor y = Tensor::like(x.value()), sums = Tensor::empty({rows}, x.dtype());
+  for_float_type(y, [&]<class T>() {
+    parallel_chunks(rows, kRowChunk, [&](i64 begin, i64 end) {
+      for (i64 r = begin; r < end; ++r) {
+        const T* from = x.value().data<T>() + r * width;
+        T sum = T(1e-20);
+        for (i64 i = 0; i < width; ++i) sum += from[i];
+        sums.data<T>()[r] = sum;
+        for (i64 i = 0; i < width; ++i) y.data<T>()[r * width + i] = from[i] / sum;
+      }
+    });
+  });
+  return tape.record("share_of_row", {x}, y, [y, sums, rows, width](const Tensor& dy, Grads& d) {
+    const GradTarget dx = d.into(0);
+    for_float_type(dy, [&]<class T>() {
+      parallel_chunks(rows, kRowChunk, [&](i64 begin, i64 end) {
+        for (i64 r = begin; r < end; ++r) {
+          const T *g = dy.data<T>() + r * width, *s = y.data<T>() + r * width;
+          T* to = dx.data<T>() + r * width;
+          T inner = 0;
+          for (i64 i = 0; i < width; ++i) inner += g[i] * s[i];
+          for (i64 i = 0; i < width; ++i)
+            to[i] = (dx.accumulate ? to[i] : T(0)) + (g[i] - inner) / sums.data<T>()[r];
+        }
+      });
     });
   });
 }

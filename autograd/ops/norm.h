@@ -12,4 +12,7 @@ Var rms_norm(Tape& tape, const Var& x, const Var& weight, double eps);
 // softmax over the last extent.   x: [rows, width]
 Var softmax(Tape& tape, const Var& x);
 
+// x divided by its row's sum (plus 1e-20), which is not to be 0.   x: [rows, width]
+Var share_of_row(Tape& tape, const Var& x);
+
 }  // namespace quern::ops

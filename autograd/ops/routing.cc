@@ -25,42 +25,60 @@ void largest(std::span<const T> values, i64 count, std::span<i32> order) {
 }
 
 template <class T>
-void choose(std::span<const T> scores, i64 top_k, i64 n_group, i64 topk_group, i32* chosen) {
-  std::vector<i32> order(scores.size());
-  if (n_group == 1) {
-    largest<T>(scores, top_k, order);
-    std::copy_n(order.begin(), top_k, chosen);
-    return;
+T group_score(std::span<const T> scores, GroupScore kind) {
+  T best = -std::numeric_limits<T>::infinity(), second = best;
+  for (const T s : scores) {
+    second = std::max(second, std::min(best, s));
+    best = std::max(best, s);
   }
-  const i64 size = i64(scores.size()) / n_group;
-  std::vector<T> best, allowed(scores.size(), -std::numeric_limits<T>::infinity());
-  for (i64 g = 0; g < n_group; ++g) {
-    best.push_back(*std::max_element(&scores[size_t(g * size)], &scores[size_t(g * size)] + size));
+  return kind == GroupScore::best ? best : best + second;
+}
+
+// Scores outside the best groups become -infinity.
+template <class T>
+void keep_best_groups(std::span<T> scores, const ChoiceRule& rule) {
+  const size_t size = scores.size() / size_t(rule.n_group);
+  std::vector<T> worth;
+  for (size_t first = 0; first < scores.size(); first += size) {
+    worth.push_back(group_score<T>(scores.subspan(first, size), rule.group_score));
   }
-  std::vector<i32> groups(best.size());
-  largest<T>(best, topk_group, groups);
-  for (i64 k = 0; k < topk_group; ++k) {
-    const i64 first = groups[size_t(k)] * size;
-    std::copy_n(&scores[size_t(first)], size, &allowed[size_t(first)]);
+  std::vector<i32> order(worth.size());
+  largest<T>(worth, rule.topk_group, order);
+  for (auto g = order.begin() + rule.topk_group; g != order.end(); ++g) {
+    std::ranges::fill(scores.subspan(size_t(*g) * size, size), -std::numeric_limits<T>::infinity());
   }
-  largest<T>(allowed, top_k, order);
-  std::copy_n(order.begin(), top_k, chosen);
+}
+
+void check(const ChoiceRule& rule, const Tensor& scores) {
+  const i64 experts = scores.dim(1), size = experts / std::max<i64>(rule.n_group, 1);
+  const i64 least = rule.group_score == GroupScore::best ? 1 : 2;
+  if (rule.top_k < 1 || rule.n_group < 1 || experts % rule.n_group != 0 ||
+      rule.topk_group > rule.n_group || rule.top_k > size * rule.topk_group ||
+      (rule.n_group > 1 && size < least)) {
+    throw ShapeError({.what = "top_k_columns: more choices than columns, or uneven groups"});
+  }
+  if (!rule.bias.defined()) return;
+  expect_shape("top_k_columns", "bias", rule.bias, {experts});
+  expect_same_type("top_k_columns", scores, rule.bias);
 }
 
 }  // namespace
 
-Tensor top_k_columns(const Tensor& scores, i64 top_k, i64 n_group, i64 topk_group) {
+Tensor top_k_columns(const Tensor& scores, const ChoiceRule& rule) {
+  check(rule, scores);
   const i64 tokens = scores.dim(0), experts = scores.dim(1);
-  if (top_k < 1 || n_group < 1 || experts % n_group != 0 || topk_group > n_group ||
-      top_k > experts / n_group * topk_group) {
-    throw ShapeError({.what = "top_k_columns: more choices than columns, or uneven groups"});
-  }
-  const Tensor ids = Tensor::empty({tokens, top_k}, DType::i32);
+  const Tensor ids = Tensor::empty({tokens, rule.top_k}, DType::i32);
   for_float_type(scores, [&]<class T>() {
+    const T* bias = rule.bias.defined() ? rule.bias.data<T>() : nullptr;
     parallel_chunks(tokens, kRowChunk, [&](i64 begin, i64 end) {
+      std::vector<i32> order(static_cast<size_t>(experts));
+      std::vector<T> row(static_cast<size_t>(experts));
       for (i64 t = begin; t < end; ++t) {
-        choose<T>({scores.data<T>() + t * experts, size_t(experts)}, top_k, n_group, topk_group,
-                  ids.data<i32>() + t * top_k);
+        std::copy_n(scores.data<T>() + t * experts, experts, row.begin());
+        for (i64 e = 0; bias != nullptr && e < experts; ++e) row[size_t(e)] += bias[e];
+        if (rule.n_group > 1) keep_best_groups<T>(row, rule);
+        largest<T>(row, rule.top_k, order);
+        std::copy_n(order.begin(), rule.top_k, ids.data<i32>() + t * rule.top_k);
       }
     });
   });

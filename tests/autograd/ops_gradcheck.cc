@@ -57,6 +57,9 @@ QUERN_GRADCHECK(mul, ({{3, 5}, {3, 5}}),
 QUERN_GRADCHECK(scale, ({{7}}), [](Tape& t, Inputs& in) { return ops::scale(t, in[0], -2.5); })
 QUERN_GRADCHECK(sum, ({{3, 4}}), [](Tape& t, Inputs& in) { return ops::sum(t, in[0]); })
 QUERN_GRADCHECK(swiglu, ({{3, 10}}), [](Tape& t, Inputs& in) { return ops::swiglu(t, in[0]); })
+QUERN_GRADCHECK(sigmoid, ({{3, 5}}), [](Tape& t, Inputs& in) { return ops::sigmoid(t, in[0]); })
+QUERN_GRADCHECK(share_of_row, ({{3, 6}}),
+                [](Tape& t, Inputs& in) { return ops::share_of_row(t, ops::sigmoid(t, in[0])); })
 QUERN_GRADCHECK(reshape, ({{3, 4}}), [](Tape& t, Inputs& in) {
   return ops::reshape(t, in[0], {2, 6});
 })
@@ -138,8 +141,27 @@ TEST(TopK, TiesGoToTheLowestColumnAndGroupsLimit) {
     const auto v = t.span<i32>();
     return std::vector<i32>(v.begin(), v.end());
   };
-  EXPECT_EQ(values(ops::top_k_columns(s, 3)), (std::vector<i32>{1, 2, 6}));
-  EXPECT_EQ(values(ops::top_k_columns(s, 3, 4, 2)), (std::vector<i32>{1, 2, 0}));
+  EXPECT_EQ(values(ops::top_k_columns(s, {.top_k = 3})), (std::vector<i32>{1, 2, 6}));
+  EXPECT_EQ(values(ops::top_k_columns(s, {.top_k = 3, .n_group = 4, .topk_group = 2})),
+            (std::vector<i32>{1, 2, 0}));
+}
+
+// Groups {0.9, 0.1}, {0.6, 0.5}, {0.0, 0.0}: by its best score the first wins, by the sum of two
+// the second. The bias moves choices alone.
+TEST(TopK, GroupsByTheSumOfTwoAndABias) {
+  const Tensor s = Tensor::from<double>({1, 6}, std::vector<double>{0.9, 0.1, 0.6, 0.5, 0.0, 0.0});
+  ops::ChoiceRule rule{.top_k = 2, .n_group = 3, .topk_group = 1};
+  const auto chosen = [&] {
+    const Tensor t = ops::top_k_columns(s, rule);
+    return std::vector<i32>{t.data<i32>()[0], t.data<i32>()[1]};
+  };
+  EXPECT_EQ(chosen(), (std::vector<i32>{0, 1}));
+  rule.group_score = ops::GroupScore::sum_of_two_best;
+  EXPECT_EQ(chosen(), (std::vector<i32>{2, 3}));
+  rule.bias = Tensor::from<double>({6}, std::vector<double>{0, 0, -1, 0, 0, 0.7});
+  EXPECT_EQ(chosen(), (std::vector<i32>{0, 1}));
+  rule = {.top_k = 2, .bias = rule.bias};
+  EXPECT_EQ(chosen(), (std::vector<i32>{0, 5}));
 }
 
 // Forced even choices: the loss is alpha, whatever the scores sum up from (SPEC of the published

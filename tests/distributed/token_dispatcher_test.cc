@@ -14,7 +14,7 @@ using testing::random_tensor;
 
 // Distinct experts for every token; with `experts` well above what is chosen, some stay empty.
 Tensor some_choices(i64 tokens, i64 experts, i64 top_k) {
-  return ops::top_k_columns(random_tensor({tokens, experts}, DType::f64, 9), top_k);
+  return ops::top_k_columns(random_tensor({tokens, experts}, DType::f64, 9), {.top_k = top_k});
 }
 
 TEST(TokenDispatcher, SortsRowsByExpertThenToken) {

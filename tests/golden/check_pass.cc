@@ -106,7 +106,7 @@ void check_gradients(const GoldenFile& golden, const std::vector<Parameter*>& pa
   settle_grads(parameters);
   const std::string folder =
       golden.file.has("grads_f64/" + parameters[0]->name) ? "grads_f64" : "grads";
-  if (!check_names(golden, folder, parameters, report)) return;
+  if (!check_names(golden, folder, names_of(parameters), report)) return;
   Summary summary(report);
   double squares = 0;
   for (const Parameter* p : parameters) {

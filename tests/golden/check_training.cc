@@ -84,7 +84,7 @@ double norm_of_difference(const Tensor& a, const Tensor& b) {
 
 void check_final_weights(const GoldenFile& golden, const std::vector<Parameter*>& parameters,
                          DType dtype, Report& report) {
-  if (!check_names(golden, "final_weights_f64", parameters, report)) return;
+  if (!check_names(golden, "final_weights_f64", names_of(parameters), report)) return;
   Summary values(report), updates(report);
   for (const Parameter* p : parameters) {
     const Tensor ours = p->value.cast(DType::f64);

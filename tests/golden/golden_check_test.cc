@@ -129,7 +129,7 @@ TEST(GoldenCheck, NamesSurplusWeights) {
 TEST(GoldenCheck, ReportsWhatQuernCannotRun) {
   std::string config =
       GoldenFile(std::string("tests/golden/") + kFile).file.attribute_text("/", "config_json");
-  config.replace(config.find("softmax"), 7, "sigmoid");
+  config.replace(config.find("softmax"), 7, "hardmax");
   const std::string failures = failures_of(
       kFile, [](const std::string&, Tensor&) { return true; }, config);
   EXPECT_NE(failures.find("scoring_func"), std::string::npos) << failures;

@@ -39,10 +39,11 @@ std::vector<Parameter*> parameters_of(Model& model);
 // line that names it; returns whether there was none.
 bool load_weights(const GoldenFile& golden, Model& model, Report& report);
 
-// Names under `folder`/ that no parameter has, and parameters not found there, become failure
-// lines; returns whether there was none.
+// Names under `folder`/ that are not among these, and those of these not found there, become
+// failure lines; returns whether there was none.
 bool check_names(const GoldenFile& golden, const std::string& folder,
-                 const std::vector<Parameter*>& parameters, Report& report);
+                 const std::vector<std::string>& names, Report& report);
+std::vector<std::string> names_of(const std::vector<Parameter*>& parameters);
 
 // Compares the model's `quantity` with the file's: by `f32` where the model is f32, and to 1e-11 of
 // the largest element where it is f64.

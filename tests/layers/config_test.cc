@@ -189,10 +189,17 @@ TEST(Validate, NamesTheFieldAndTheFact) {
       {[](auto& c) { c.topk_method = "group_limited_greedy", c.n_group = 8; },
        "model.num_experts_per_tok: expected at most 2, the experts in topk_group 1 groups, got 4 "
        "(or raise topk_group)"},
+      {[](auto& c) { c.topk_method = "noaux"; },
+       "model.topk_method: expected greedy, group_limited_greedy or noaux_tc, got 'noaux'"},
       {[](auto& c) { c.topk_method = "noaux_tc"; },
-       "model.topk_method: expected greedy or group_limited_greedy, got 'noaux_tc'"},
+       "model.scoring_func: expected sigmoid when topk_method is noaux_tc, got softmax"},
+      {[](auto& c) { c.topk_method = "noaux_tc", c.scoring_func = "sigmoid", c.n_group = 16; },
+       "model.n_group: expected groups of two experts or more, whose best two noaux_tc compares, "
+       "got 16"},
+      {[](auto& c) { c.router_bias_update_rate = -1; },
+       "model.router_bias_update_rate: expected 0 to 1, got -1"},
       {[](auto& c) { c.scoring_func = "sigmoid"; },
-       "model.scoring_func: expected softmax, got 'sigmoid'"},
+       "model.scoring_func: expected softmax when topk_method is greedy, got sigmoid"},
       {[](auto& c) { c.first_k_dense_replace = 6; },
        "model.n_routed_experts: first_k_dense_replace and moe_layer_freq leave no layer to the "
        "experts (a dense model has n_routed_experts 0)"},

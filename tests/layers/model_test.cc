@@ -19,7 +19,8 @@ ModelConfig tied(ModelConfig c) {
 
 std::vector<ModelConfig> several_configs() {
   return {toy_config(), with_q_lora(with_yarn(toy_config())),
-          normalised(group_limited(toy_config())), tied(with_q_lora(toy_config()))};
+          normalised(group_limited(toy_config())), tied(with_q_lora(toy_config())),
+          noaux_tc(toy_config())};
 }
 
 Model random_model(const ModelConfig& config, DType dtype = DType::f64, double std = 0.3) {

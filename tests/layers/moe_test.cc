@@ -3,7 +3,10 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
+#include <cmath>
 #include <numeric>
+#include <set>
 
 #include "quern/autograd/gradcheck.h"
 #include "quern/layers/block.h"
@@ -17,6 +20,8 @@ using namespace testing;
 Moe random_moe(const ModelConfig& config) {
   Moe moe(config, "mlp", DType::f64);
   randomise(moe);
+  moe.visit_buffers(
+      [](const std::string& name, const Tensor& bias) { fill_normal(bias, Random(4, name), 0.1); });
   return moe;
 }
 
@@ -45,6 +50,8 @@ TEST(Moe, GradientsGreedy) { expect_right_gradients(toy_config()); }
 TEST(Moe, GradientsGroupLimitedAndScaled) { expect_right_gradients(group_limited(toy_config())); }
 
 TEST(Moe, GradientsNormalised) { expect_right_gradients(normalised(toy_config())); }
+
+TEST(Moe, GradientsOfTheThirdGeneration) { expect_right_gradients(noaux_tc(toy_config())); }
 
 TEST(Moe, GradientsWithoutSharedExperts) {
   ModelConfig c = group_limited(normalised(toy_config()));
@@ -78,7 +85,8 @@ Tensor expert_output(const Moe& moe, i64 expert, const Tensor& token) {
 }
 
 TEST(Moe, EqualsALoopOverTokensAndTheirExperts) {
-  for (const ModelConfig& base : {toy_config(), group_limited(toy_config())}) {
+  for (const ModelConfig& base :
+       {toy_config(), group_limited(toy_config()), noaux_tc(toy_config())}) {
     ModelConfig c = base;
     c.n_shared_experts = 0;
     const Moe moe = random_moe(c);
@@ -133,6 +141,81 @@ TEST(Moe, NormalisedWeightsAreNotScaled) {
     const auto row = w.rows(t, t + 1).span<double>();
     EXPECT_NEAR(std::accumulate(row.begin(), row.end(), 0.0), 1, 1e-12);
   }
+}
+
+// DeepSeek-V3, arXiv:2412.19437, eqs. 12-20, written down token by token.
+TEST(Moe, TheThirdGenerationIsAsPublished) {
+  const ModelConfig c = noaux_tc(toy_config());
+  const Moe moe = random_moe(c);
+  const i64 tokens = 24, seq = 12, experts = c.n_routed_experts, top_k = c.num_experts_per_tok;
+  const MoeOutput out = run(moe, random_tensor({tokens, c.hidden_size}), tokens / seq);
+  const double* logits = out.stats.logits.data<double>();
+  const double* bias = moe.choice.bias.data<double>();
+  double loss = 0;
+  i64 steered = 0;  // tokens whose choice the bias has changed
+  std::vector<double> f(size_t(experts), 0), p(size_t(experts), 0);
+  for (i64 t = 0; t < tokens; ++t) {
+    std::vector<double> s(static_cast<size_t>(experts));
+    for (i64 e = 0; e < experts; ++e) s[size_t(e)] = 1 / (1 + std::exp(-logits[t * experts + e]));
+    const double row = std::accumulate(s.begin(), s.end(), 0.0);
+    double chosen_sum = 0;
+    std::set<i32> chosen;
+    for (i64 k = 0; k < top_k; ++k) {
+      const i32 e = out.stats.expert_ids.data<i32>()[t * top_k + k];
+      chosen.insert(e);
+      chosen_sum += s[size_t(e)];
+    }
+    for (i64 k = 0; k < top_k; ++k) {
+      const i32 e = out.stats.expert_ids.data<i32>()[t * top_k + k];
+      EXPECT_NEAR(out.stats.weights.data<double>()[t * top_k + k],
+                  c.routed_scaling_factor * s[size_t(e)] / chosen_sum, 1e-12);
+    }
+    // Within the two groups of the largest sums, no other expert has a larger biased score.
+    std::vector<std::pair<double, i32>> groups;
+    for (i32 g = 0; g < 4; ++g) {
+      groups.push_back(
+          {s[size_t(2 * g)] + bias[2 * g] + s[size_t(2 * g + 1)] + bias[2 * g + 1], g});
+    }
+    std::sort(groups.rbegin(), groups.rend());
+    double worst_in = 1e9, best_out = -1e9;
+    for (i32 e = 0; e < experts; ++e) {
+      const bool allowed = e / 2 == groups[0].second || e / 2 == groups[1].second;
+      EXPECT_TRUE(allowed || !chosen.contains(e));
+      const double biased = s[size_t(e)] + bias[e];
+      if (chosen.contains(e)) worst_in = std::min(worst_in, biased);
+      if (allowed && !chosen.contains(e)) best_out = std::max(best_out, biased);
+    }
+    EXPECT_GT(worst_in, best_out);
+    std::vector<i32> order(static_cast<size_t>(experts));
+    std::iota(order.begin(), order.end(), 0);
+    std::sort(order.begin(), order.end(),
+              [&](i32 a, i32 b) { return s[size_t(a)] > s[size_t(b)]; });
+    for (i64 k = 0; k < top_k; ++k) f[size_t(order[size_t(k)])] += 1;
+    steered += std::set<i32>(order.begin(), order.begin() + top_k) != chosen;
+    for (i64 e = 0; e < experts; ++e) p[size_t(e)] += s[size_t(e)] / row;
+    if (t % seq == seq - 1) {
+      for (i64 e = 0; e < experts; ++e) {
+        loss += f[size_t(e)] * double(experts) / double(top_k * seq) * p[size_t(e)] / double(seq);
+        f[size_t(e)] = p[size_t(e)] = 0;
+      }
+    }
+  }
+  EXPECT_GT(steered, 0);
+  EXPECT_NEAR(out.stats.aux_loss, c.aux_loss_alpha * loss / double(tokens / seq), 1e-12);
+}
+
+TEST(Moe, TheBiasFollowsTheLoad) {
+  ModelConfig c = noaux_tc(toy_config());
+  c.router_bias_update_rate = 0.25;
+  Moe moe(c, "mlp", DType::f32);
+  moe.update_bias({3, 5, 4, 4, 0, 8, 4, 4});  // the mean is 4
+  moe.update_bias({3, 4, 5, 4, 0, 8, 4, 4});
+  const auto bias = moe.choice.bias.span<float>();
+  EXPECT_EQ(std::vector<float>(bias.begin(), bias.end()),
+            (std::vector<float>{0.5f, -0.25f, -0.25f, 0, 0.5f, -0.5f, 0, 0}));
+  Moe other(toy_config(), "mlp", DType::f32);
+  other.update_bias({3, 5, 4, 4, 0, 8, 4, 4});
+  EXPECT_FALSE(other.choice.bias.defined());
 }
 
 TEST(Moe, LoadCountsEveryChoice) {

@@ -35,7 +35,8 @@ struct State {
   }
   std::vector<Tensor> all() {
     std::vector<Tensor> tensors;
-    for (Parameter* p : parameters_of(model)) tensors.push_back(p->value.clone());
+    model.visit_tensors(
+        [&](const std::string&, const Tensor& value) { tensors.push_back(value.clone()); });
     optimizer.visit([&](const Parameter&, const Tensor& m, const Tensor& v) {
       tensors.push_back(m.clone());
       tensors.push_back(v.clone());
@@ -134,12 +135,22 @@ TEST_F(CheckpointTest, ReadsBackWhatWasSaved) {
 TEST_F(CheckpointTest, ConfigsComeBackWhole) {
   for (const ModelConfig& config :
        {testing::with_q_lora(testing::toy_config()), testing::with_yarn(testing::toy_config()),
-        testing::group_limited(testing::toy_config()),
-        testing::normalised(testing::toy_config())}) {
+        testing::group_limited(testing::toy_config()), testing::normalised(testing::toy_config()),
+        testing::noaux_tc(testing::toy_config())}) {
     State other(1, config);
     save_checkpoint(dir_ / "other", other.model, other.optimizer, {}, {});
     EXPECT_TRUE(read_checkpoint_info(dir_ / "other").model == config);
   }
+}
+
+TEST_F(CheckpointTest, TheBiasesOfRoutersComeBack) {
+  const ModelConfig config = testing::noaux_tc(testing::toy_config());
+  State saved(1, config), loaded(1, config);
+  saved.model.update_router_biases({{1, 2, 3, 4, 5, 6, 7, 8}});
+  EXPECT_FALSE(equal(loaded.all(), saved.all()));
+  save_checkpoint(dir_ / "biased", saved.model, saved.optimizer, {}, {});
+  load_checkpoint(checkpoint_path(dir_ / "biased", 0), loaded.model, loaded.optimizer);
+  EXPECT_TRUE(equal(loaded.all(), saved.all()));
 }
 
 TEST_F(CheckpointTest, SavingTwiceGivesTheSameBytes) {

@@ -119,8 +119,20 @@ TEST(HfConfig, ReadsTheGoldenConfigs) {
                                                .mscale_all_dim = 0.707}));
 }
 
+TEST(HfConfig, ReadsTheThirdGeneration) {
+  const ModelConfig c = parse_hf_config(kV3NoauxTc, "config.json").model;
+  EXPECT_EQ(c.topk_method, "noaux_tc");
+  EXPECT_EQ(c.scoring_func, "sigmoid");
+  EXPECT_EQ(c.n_group, 4);
+  // What today's files leave out.
+  std::string shorter = replaced(kV3NoauxTc, "\"topk_method\": \"noaux_tc\",", "");
+  shorter = replaced(shorter, "\"scoring_func\": \"sigmoid\",", "");
+  EXPECT_TRUE(parse_hf_config(shorter, "config.json").model == c);
+  EXPECT_NE(to_hf_config(c).find("\"model_type\": \"deepseek_v3\""), std::string::npos);
+}
+
 TEST(HfConfig, WritesWhatItReads) {
-  for (const char* text : {kV2LiteGreedy, kV2NormTopk, kV2QloraGroupLimited, kV2Yarn}) {
+  for (const char* text : {kV2LiteGreedy, kV2NormTopk, kV2QloraGroupLimited, kV2Yarn, kV3NoauxTc}) {
     const ModelConfig model = parse_hf_config(text, "config.json").model;
     EXPECT_TRUE(parse_hf_config(to_hf_config(model), "again").model == model);
   }
@@ -180,17 +192,17 @@ struct Change {
 TEST(HfConfig, RefusesByFileAndKey) {
   const Change changes[] = {
       {"\"softmax\"", "\"sigmoid\"",
-       "config.json: scoring_func: expected softmax, got 'sigmoid' (compare it with the "
-       "config.json of DeepSeek-V2-Lite)"},
+       "config.json: scoring_func: expected softmax when topk_method is greedy, got sigmoid "
+       "(compare it with the config.json of DeepSeek-V2-Lite)"},
       {"\"silu\"", "\"gelu\"",
        "config.json: hidden_act: expected \"silu\", got \"gelu\" (Quern computes no other form)"},
       {"\"attention_bias\": false", "\"attention_bias\": true",
        "config.json: attention_bias: expected false, got true (Quern computes no other form)"},
       {"\"attention_dropout\": 0.0", "\"attention_dropout\": 0.1",
        "config.json: attention_dropout: expected 0.0, got 0.1 (Quern computes no other form)"},
-      {"\"greedy\"", "\"noaux_tc\"",
-       "config.json: topk_method: expected greedy or group_limited_greedy, got 'noaux_tc' (compare "
-       "it with the config.json of DeepSeek-V2-Lite)"},
+      {"\"greedy\"", "\"noaux\"",
+       "config.json: topk_method: expected greedy, group_limited_greedy or noaux_tc, got 'noaux' "
+       "(compare it with the config.json of DeepSeek-V2-Lite)"},
       {"\"num_key_value_heads\": 4", "\"num_key_value_heads\": 2",
        "config.json: num_key_value_heads: expected num_attention_heads 4, got 2 (compare it with "
        "the config.json of DeepSeek-V2-Lite)"},
@@ -249,9 +261,12 @@ TEST(HfConfig, RefusesByFileAndKey) {
   for (const Change& c : changes) {
     EXPECT_EQ(sentence_of(replaced(kV2LiteGreedy, c.from, c.to)), c.sentence) << c.to;
   }
-  EXPECT_EQ(sentence_of(kV3NoauxTc),
-            "config.json: model_type: expected \"deepseek_v2\", got \"deepseek_v3\" (Quern runs "
-            "DeepSeek-V2 only)");
+  EXPECT_EQ(sentence_of(replaced(kV3NoauxTc, "\"deepseek_v3\"", "\"deepseek_v4\"")),
+            "config.json: model_type: expected \"deepseek_v2\" or \"deepseek_v3\", got "
+            "\"deepseek_v4\" (Quern runs DeepSeek-V2 and V3 only)");
+  EXPECT_EQ(sentence_of(replaced(kV3NoauxTc, "\"deepseek_v3\"", "\"deepseek_v2\"")),
+            "config.json: architectures: expected [\"DeepseekV2ForCausalLM\"], got "
+            "[\"DeepseekV3ForCausalLM\"] (Quern runs DeepSeek-V2 and V3 only)");
   EXPECT_EQ(sentence_of("[]"),
             "config.json: expected a JSON object, got array (config.json is one object, "
             "{\"model_type\": \"deepseek_v2\", ...})");

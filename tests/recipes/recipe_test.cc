@@ -29,9 +29,9 @@ model {
   num_hidden_layers: 5 num_attention_heads: 3 q_lora_rank: 40 kv_lora_rank: 36
   qk_nope_head_dim: 20 qk_rope_head_dim: 12 v_head_dim: 28
   n_routed_experts: 24 n_shared_experts: 2 num_experts_per_tok: 6
-  n_group: 8 topk_group: 4 topk_method: "group_limited_greedy" scoring_func: "softmax"
+  n_group: 8 topk_group: 4 topk_method: "noaux_tc" scoring_func: "sigmoid"
   norm_topk_prob: true routed_scaling_factor: 2.5 first_k_dense_replace: 2 moe_layer_freq: 3
-  aux_loss_alpha: 0.003 seq_aux: false rms_norm_eps: 1e-5 rope_theta: 5000
+  aux_loss_alpha: 0.003 seq_aux: false router_bias_update_rate: 0.002 rms_norm_eps: 1e-5 rope_theta: 5000
   rope_scaling {
     factor: 40 original_max_position_embeddings: 512 beta_fast: 16 beta_slow: 2
     mscale: 0.707 mscale_all_dim: 0.7
@@ -111,7 +111,7 @@ TEST(RecipeFields, TheSampleSetsEveryFieldToSomethingElse) {
                         [&](const Message& m, const FieldDescriptor* f) {
                           default_values[f->full_name()] = value_text(m, f);
                         });
-  const std::set<std::string> one_valued = {"scoring_func", "dtype"};
+  const std::set<std::string> one_valued = {"dtype"};
   int fields = 0;
   for_each_schema_field(sample, [&](const Message& m, const FieldDescriptor* f) {
     ++fields;

@@ -6,6 +6,7 @@
 
 #include <cmath>
 #include <limits>
+#include <numeric>
 
 #include "quern/autograd/kernels/parallel.h"
 #include "quern/optim/grad_clip.h"
@@ -103,6 +104,41 @@ TEST_F(TrainerTest, TheCutOfAStepChangesNothingButRounding) {
       expect_equal_to_rounding(whole, train(recipe, 3));
     }
   }
+}
+
+// The load of the whole step moves each bias, however the step is cut; a refused step moves none.
+TEST_F(TrainerTest, RouterBiasesFollowTheWholeStep) {
+  Recipe recipe = tiny_recipe(dir_);
+  recipe.model.topk_method = "noaux_tc";
+  recipe.model.scoring_func = "sigmoid";
+  recipe.model.router_bias_update_rate = 0.5;
+  recipe.optim.warmup_steps = 0;
+  const auto biases = [](Trainer& trainer) {
+    std::vector<float> all;
+    trainer.model().visit_tensors([&](const std::string& name, const Tensor& value) {
+      if (!name.ends_with("e_score_correction_bias")) return;
+      all.insert(all.end(), value.span<float>().begin(), value.span<float>().end());
+    });
+    return all;
+  };
+  std::vector<std::vector<float>> by_cut;
+  for (const i64 micro : {4, 1}) {
+    recipe.train.micro_batch_sequences = micro;
+    Trainer trainer(recipe, make_sampler(recipe));
+    const StepReport report = trainer.step(trainer.batch_of(0));
+    by_cut.push_back(biases(trainer));
+    const std::vector<i64>& load = report.expert_load.at(0);
+    const double mean = std::accumulate(load.begin(), load.end(), 0.0) / double(load.size());
+    ASSERT_EQ(by_cut.back().size(), load.size());
+    for (size_t e = 0; e < load.size(); ++e) {
+      const float expected = double(load[e]) < mean ? 0.5f : double(load[e]) > mean ? -0.5f : 0;
+      EXPECT_EQ(by_cut.back()[e], expected) << e;
+    }
+    trainer.model().lm_head.value.data<float>()[7] = std::numeric_limits<float>::infinity();
+    EXPECT_TRUE(trainer.step(trainer.batch_of(1)).bad);
+    EXPECT_EQ(biases(trainer), by_cut.back());
+  }
+  EXPECT_EQ(by_cut[0], by_cut[1]);
 }
 
 // Masking leaves micro-batches with different numbers of labels; each label still weighs the same.

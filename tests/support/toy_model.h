@@ -55,6 +55,17 @@ inline ModelConfig group_limited(ModelConfig c) {
   return c;
 }
 
+// The router of DeepSeek-V3.
+inline ModelConfig noaux_tc(ModelConfig c) {
+  c.topk_method = "noaux_tc";
+  c.scoring_func = "sigmoid";
+  c.n_group = 4;
+  c.topk_group = 2;
+  c.norm_topk_prob = true;
+  c.routed_scaling_factor = 2.5;
+  return c;
+}
+
 inline ModelConfig normalised(ModelConfig c) {
   c.norm_topk_prob = true;
   return c;
