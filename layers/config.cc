@@ -76,7 +76,9 @@ void check_groups(const ModelConfig& c) {
   if (c.scoring_func != scoring) {
     refuse("model.scoring_func", scoring + " when topk_method is " + c.topk_method, c.scoring_func);
   }
-  if (c.topk_method == "greedy") {
+  // Greedy choices are not limited to groups, but their balance over groups is a loss.
+  const bool balances_groups = c.device_aux_loss_alpha > 0 || c.communication_aux_loss_alpha > 0;
+  if (c.topk_method == "greedy" && !balances_groups) {
     if (c.n_group != 1) {
       refuse("model.n_group", "1 when topk_method is greedy", to_string(c.n_group),
              "groups need topk_method: \"group_limited_greedy\"");
@@ -98,6 +100,7 @@ void check_groups(const ModelConfig& c) {
            to_string(c.n_group));
   }
   check_range("model.topk_group", c.topk_group, 1, c.n_group);
+  if (c.topk_method == "greedy") return;
   const std::int64_t reachable = c.topk_group * (c.n_routed_experts / c.n_group);
   if (c.num_experts_per_tok > reachable) {
     refuse("model.num_experts_per_tok",
@@ -134,6 +137,8 @@ void check_experts(const ModelConfig& c) {
   check_groups(c);
   check_range("model.routed_scaling_factor", c.routed_scaling_factor, 1e-6, 1e6);
   check_range("model.aux_loss_alpha", c.aux_loss_alpha, 0.0, 1e3);
+  check_range("model.device_aux_loss_alpha", c.device_aux_loss_alpha, 0.0, 1e3);
+  check_range("model.communication_aux_loss_alpha", c.communication_aux_loss_alpha, 0.0, 1e3);
   check_range("model.router_bias_update_rate", c.router_bias_update_rate, 0.0, 1.0);
 }
 
@@ -187,6 +192,11 @@ ParameterCount count_parameters(const ModelConfig& c) {
   n.active_without_embeddings = blocks - idle_experts;
   n.active_without_input_embedding = n.active_without_embeddings + c.vocab_size * c.hidden_size;
   return n;
+}
+
+double papers_flops_per_token(const ModelConfig& c, std::int64_t seq) {
+  return 6.0 * static_cast<double>(count_parameters(c).active_without_input_embedding) +
+         12.0 * static_cast<double>(c.num_hidden_layers * c.hidden_size) * static_cast<double>(seq);
 }
 
 double flops_per_token(const ModelConfig& c, std::int64_t seq) {

@@ -49,6 +49,10 @@ struct ModelConfig {
   std::int64_t moe_layer_freq = 1;
   double aux_loss_alpha = 0.001;
   bool seq_aux = true;  // balance each sequence; false: the whole batch
+  // The device-level and the communication loss (DeepSeek-V2, eqs. 26-31), with the n_group groups
+  // of experts for devices and topk_group for the limit. No keys of Hugging Face's.
+  double device_aux_loss_alpha = 0.0;
+  double communication_aux_loss_alpha = 0.0;
   // Of noaux_tc, and no key of Hugging Face's: after each step an expert's bias grows by this where
   // its load was below the mean, and shrinks where it was above (DeepSeek-V3, section 2.1.2).
   double router_bias_update_rate = 0.001;
@@ -98,5 +102,8 @@ ParameterCount count_parameters(const ModelConfig& config);
 // Floating-point operations of training (forward and backward) per token, at sequence length `seq`:
 // 6 x (active parameters and head) + causal attention, 3 x layers x seq x heads x (qk + v dims).
 double flops_per_token(const ModelConfig& config, std::int64_t seq);
+// As the tables of DeepSeekMoE (arXiv:2401.06066) count: attention is 12 x layers x hidden x seq,
+// not causal and whatever the heads.
+double papers_flops_per_token(const ModelConfig& config, std::int64_t seq);
 
 }  // namespace quern

@@ -11,13 +11,19 @@ namespace quern {
 Moe::Moe(const ModelConfig& c, const std::string& name, DType dtype)
     : name(name),
       noaux_tc(c.topk_method == "noaux_tc"),
-      choice{.top_k = c.num_experts_per_tok, .n_group = c.n_group, .topk_group = c.topk_group},
+      choice{.top_k = c.num_experts_per_tok,
+             .n_group = c.topk_method == "greedy" ? 1 : c.n_group,
+             .topk_group = c.topk_method == "greedy" ? 1 : c.topk_group},
       normalise(c.norm_topk_prob && (noaux_tc || c.num_experts_per_tok > 1)),
       seq_aux(c.seq_aux),
       // The published V2 code does not scale weights that it normalises; that of V3 does.
       scaling(normalise && !noaux_tc ? 1.0 : c.routed_scaling_factor),
-      alpha(c.aux_loss_alpha),
       bias_update_rate(c.router_bias_update_rate),
+      balance{.expert_alpha = c.aux_loss_alpha,
+              .device_alpha = c.device_aux_loss_alpha,
+              .communication_alpha = c.communication_aux_loss_alpha,
+              .devices = c.n_group,
+              .device_limit = c.topk_group},
       gate(name + ".gate", c.hidden_size, c.n_routed_experts, ParamKind::router, dtype),
       gate_up(name + ".experts.gate_up",
               {c.n_routed_experts, 2 * c.moe_intermediate_size, c.hidden_size},
@@ -73,10 +79,12 @@ MoeOutput Moe::forward(Tape& tape, const Var& x, i64 sequences) const {
 
 // V3's loss (eqs. 17-20) is taken from shares of the sigmoid scores, and counts the experts that
 // would be chosen without bias and groups; V2's counts those that were.
-Var Moe::balance_loss(Tape& tape, const Var& scores, const Tensor& ids, i64 groups) const {
-  if (!noaux_tc) return ops::balance_loss(tape, scores, ids, groups, alpha);
+Var Moe::balance_loss(Tape& tape, const Var& scores, const Tensor& ids, i64 sequences) const {
+  ops::BalanceRule rule = balance;
+  rule.sequences = sequences;
+  if (!noaux_tc) return ops::balance_loss(tape, scores, ids, rule);
   const Tensor unbiased = ops::top_k_columns(scores.value(), {.top_k = choice.top_k});
-  return ops::balance_loss(tape, ops::share_of_row(tape, scores), unbiased, groups, alpha);
+  return ops::balance_loss(tape, ops::share_of_row(tape, scores), unbiased, rule);
 }
 
 void Moe::update_bias(const std::vector<i64>& load) {

@@ -27,7 +27,7 @@ struct RouterStats {
 
 struct MoeOutput {
   Var y;         // [tokens, hidden]
-  Var aux_loss;  // scalar, already times aux_loss_alpha: the mean over the batch's sequences
+  Var aux_loss;  // scalar, all balance losses times their alphas: the mean over the sequences
   RouterStats stats;
 };
 
@@ -51,7 +51,8 @@ struct Moe {
   bool noaux_tc;
   ops::ChoiceRule choice;
   bool normalise, seq_aux;
-  double scaling, alpha, bias_update_rate;
+  double scaling, bias_update_rate;
+  ops::BalanceRule balance;
   Linear gate;                        // hidden -> experts, without bias
   mutable Parameter gate_up;          // [experts, 2 * width, hidden]
   mutable Parameter down;             // [experts, hidden, width]
@@ -60,7 +61,7 @@ struct Moe {
   TokenDispatcher dispatcher;
 
  private:
-  Var balance_loss(Tape& tape, const Var& scores, const Tensor& ids, i64 groups) const;
+  Var balance_loss(Tape& tape, const Var& scores, const Tensor& ids, i64 sequences) const;
 };
 
 }  // namespace quern

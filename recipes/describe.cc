@@ -83,6 +83,8 @@ Figures describe_model(const ModelConfig& c, i64 sequence_length) {
   add("  without input embedding", n.active_without_input_embedding);
   add("  without both embeddings", n.active_without_embeddings);
   figures.push_back(count_figure("training FLOPs per token", flops_per_token(c, sequence_length)));
+  figures.push_back(
+      count_figure("  by the papers' rule", papers_flops_per_token(c, sequence_length)));
   const i64 cached = (c.kv_lora_rank + c.qk_rope_head_dim) * c.num_hidden_layers;
   figures.push_back(count_figure("cache bytes per token", 4.0 * double(cached)));  // f32
   return figures;

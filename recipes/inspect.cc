@@ -1,6 +1,9 @@
 // SPDX-License-Identifier: MIT
 #include "quern/recipes/inspect.h"
 
+#include <filesystem>
+
+#include "quern/layers/presets.h"
 #include "quern/recipes/checkpoint.h"
 #include "quern/recipes/hf_config.h"
 #include "quern/recipes/recipe.h"
@@ -16,6 +19,10 @@ Figures describe(const Recipe& recipe, i64 sequence_length) {
 }  // namespace
 
 Figures inspect(const std::string& path, i64 sequence_length) {
+  const auto preset = find_preset(path);
+  if (preset && !std::filesystem::exists(path)) {
+    return describe_model(*preset, sequence_length > 0 ? sequence_length : 4096);
+  }
   if (path.ends_with(".json")) {
     const HfConfig config = read_hf_config(path);
     Figures figures = describe_model(config.model, sequence_length > 0 ? sequence_length : 4096);

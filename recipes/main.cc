@@ -226,11 +226,12 @@ struct InspectCommand {
     CLI::App* c = app.add_subcommand("inspect", "What a recipe, config.json or checkpoint holds");
     c->footer(
         "Examples:\n  quern inspect recipes/pretrain_tiny.textproto\n"
+        "  quern inspect deepseek-v2-lite\n"
         "  quern inspect build/example --json\n"
         "  quern inspect --verify build/example");
     c->add_option("path", path,
-                  "a recipe, a config.json, a run, a step folder, a model.h5; with --verify also "
-                  "token files")
+                  "a recipe, a config.json, a published model (deepseek-v2, deepseek-v2-lite, "
+                  "deepseek-v3), a run, a step folder, a model.h5; with --verify also token files")
         ->required();
     c->add_option("--sequence-length", sequence_length,
                   "for the FLOPs per token; default: as in training");

@@ -50,6 +50,8 @@ void for_each_field(T& c, auto&& f) {
   f("moe_layer_freq", c.moe_layer_freq);
   f("aux_loss_alpha", c.aux_loss_alpha);
   f("seq_aux", c.seq_aux);
+  f("device_aux_loss_alpha", c.device_aux_loss_alpha);
+  f("communication_aux_loss_alpha", c.communication_aux_loss_alpha);
   f("router_bias_update_rate", c.router_bias_update_rate);
   f("rms_norm_eps", c.rms_norm_eps);
   f("rope_theta", c.rope_theta);

@@ -103,7 +103,13 @@ QUERN_GRADCHECK(gate_weights, ({{3, 6}}), [](Tape& t, Inputs& in) {
 })
 QUERN_GRADCHECK(balance_loss, ({{6, 4}}), [](Tape& t, Inputs& in) {
   const Tensor chosen = ids({6, 2}, {1, 3, 0, 3, 1, 2, 0, 1, 3, 2, 3, 1});
-  return ops::balance_loss(t, positive(t, in[0]), chosen, 2, 0.3);
+  return ops::balance_loss(t, positive(t, in[0]), chosen,
+                           {.sequences = 2,
+                            .expert_alpha = 0.3,
+                            .device_alpha = 0.7,
+                            .communication_alpha = 1.1,
+                            .devices = 2,
+                            .device_limit = 2});
 })
 QUERN_GRADCHECK(linear_cross_entropy, ({{5, 3}, {7, 3}}), [](Tape& t, Inputs& in) {
   return ops::linear_cross_entropy(t, in[0], in[1], ids({5}, {6, 0, -100, 3, 3}), 0.25).loss;
@@ -164,13 +170,57 @@ TEST(TopK, GroupsByTheSumOfTwoAndABias) {
   EXPECT_EQ(chosen(), (std::vector<i32>{0, 5}));
 }
 
-// Forced even choices: the loss is alpha, whatever the scores sum up from (SPEC of the published
-// loss: sum_i f_i P_i = 1 at balance).
+// Forced even choices: each loss is its alpha, whatever the scores sum up from; that of
+// communication where every token has experts on as many devices as it may.
 TEST(BalanceLoss, IsAlphaAtBalance) {
   Tape t(false);
   const Var scores = ops::softmax(t, Var(random_tensor({4, 4})));
-  const Tensor chosen = ids({4, 2}, {0, 1, 2, 3, 0, 1, 2, 3});
-  EXPECT_NEAR(ops::balance_loss(t, scores, chosen, 2, 0.003).item(), 0.003, 1e-12);
+  const auto loss = [&](std::vector<i32> chosen, const ops::BalanceRule& rule) {
+    return ops::balance_loss(t, scores, ids({4, 2}, std::move(chosen)), rule).item();
+  };
+  const std::vector<i32> on_one = {0, 1, 2, 3, 0, 1, 2, 3}, on_both = {0, 2, 1, 3, 0, 3, 1, 2};
+  EXPECT_NEAR(loss(on_one, {.sequences = 2, .expert_alpha = 0.003}), 0.003, 1e-12);
+  EXPECT_NEAR(loss(on_one, {.sequences = 2, .device_alpha = 0.05, .devices = 2}), 0.05, 1e-12);
+  ops::BalanceRule communication{
+      .sequences = 2, .communication_alpha = 0.02, .devices = 2, .device_limit = 2};
+  EXPECT_NEAR(loss(on_both, communication), 0.02, 1e-12);
+  EXPECT_NEAR(loss(on_one, communication), 0.01, 1e-12);
+}
+
+// The equations, written down for one sequence.
+TEST(BalanceLoss, IsAsPublished) {
+  Tape t(false);
+  const i64 tokens = 5, experts = 6, top_k = 2, devices = 3, limit = 2;
+  const Var scores = ops::softmax(t, Var(random_tensor({tokens, experts})));
+  const Tensor chosen = ids({tokens, top_k}, {0, 1, 0, 2, 5, 4, 1, 0, 3, 1});
+  const double* s = scores.value().data<double>();
+  double expert = 0, device = 0, communication = 0;
+  for (i64 d = 0; d < devices; ++d) {
+    double f_device = 0, p_device = 0, sent = 0;
+    for (i64 e = 2 * d; e < 2 * d + 2; ++e) {
+      double f = 0, p = 0;
+      for (i64 k = 0; k < tokens * top_k; ++k) {
+        f += chosen.data<i32>()[k] == e ? double(experts) / double(top_k * tokens) : 0;
+      }
+      for (i64 i = 0; i < tokens; ++i) p += s[i * experts + e] / double(tokens);
+      expert += f * p;
+      f_device += f / 2;
+      p_device += p;
+    }
+    for (i64 i = 0; i < tokens; ++i) {
+      const i32* c = chosen.data<i32>() + i * top_k;
+      sent += c[0] / 2 == d || c[1] / 2 == d;
+    }
+    device += f_device * p_device;
+    communication += double(devices) / double(limit * tokens) * sent * p_device;
+  }
+  const ops::BalanceRule rule{.expert_alpha = 0.3,
+                              .device_alpha = 0.5,
+                              .communication_alpha = 0.7,
+                              .devices = devices,
+                              .device_limit = limit};
+  EXPECT_NEAR(ops::balance_loss(t, scores, chosen, rule).item(),
+              0.3 * expert + 0.5 * device + 0.7 * communication, 1e-12);
 }
 
 // Every name passed to record() in the sources has an entry above.

@@ -53,6 +53,27 @@ TEST(Moe, GradientsNormalised) { expect_right_gradients(normalised(toy_config())
 
 TEST(Moe, GradientsOfTheThirdGeneration) { expect_right_gradients(noaux_tc(toy_config())); }
 
+TEST(Moe, GradientsOfAllBalanceLosses) {
+  ModelConfig c = group_limited(toy_config());
+  c.device_aux_loss_alpha = 0.3;
+  c.communication_aux_loss_alpha = 0.2;
+  expect_right_gradients(c);
+}
+
+// Greedy choices go where they like, and are still balanced over groups.
+TEST(Moe, GreedyChoicesAreBalancedOverGroups) {
+  ModelConfig c = toy_config();
+  const Tensor x = random_tensor({24, c.hidden_size});
+  const MoeOutput plain = run(random_moe(c), x, 2);
+  c.n_group = 4;
+  c.topk_group = 2;
+  c.device_aux_loss_alpha = 0.3;
+  validate(c);
+  const MoeOutput balanced = run(random_moe(c), x, 2);
+  EXPECT_EQ(largest_difference(plain.y.value(), balanced.y.value()), 0);
+  EXPECT_GT(balanced.stats.aux_loss, plain.stats.aux_loss + 0.1);
+}
+
 TEST(Moe, GradientsWithoutSharedExperts) {
   ModelConfig c = group_limited(normalised(toy_config()));
   c.n_shared_experts = 0;

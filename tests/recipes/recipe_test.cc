@@ -31,7 +31,8 @@ model {
   n_routed_experts: 24 n_shared_experts: 2 num_experts_per_tok: 6
   n_group: 8 topk_group: 4 topk_method: "noaux_tc" scoring_func: "sigmoid"
   norm_topk_prob: true routed_scaling_factor: 2.5 first_k_dense_replace: 2 moe_layer_freq: 3
-  aux_loss_alpha: 0.003 seq_aux: false router_bias_update_rate: 0.002 rms_norm_eps: 1e-5 rope_theta: 5000
+  aux_loss_alpha: 0.003 seq_aux: false router_bias_update_rate: 0.002 device_aux_loss_alpha: 0.05
+  communication_aux_loss_alpha: 0.02 rms_norm_eps: 1e-5 rope_theta: 5000
   rope_scaling {
     factor: 40 original_max_position_embeddings: 512 beta_fast: 16 beta_slow: 2
     mscale: 0.707 mscale_all_dim: 0.7
