@@ -21,24 +21,14 @@ namespace {
 
 namespace fs = std::filesystem;
 using testing::bytes_of;
+using testing::expect_same_checkpoint;
+using testing::expect_steps_once;
 using testing::fault_at;
 using testing::FaultPlace;
 using testing::prepare_corpus;
 using testing::tiny_recipe;
 
 constexpr double kNaN = std::numeric_limits<double>::quiet_NaN();
-
-void expect_same_checkpoint(const fs::path& a, const fs::path& b) {
-  for (const char* file : {"model.h5", "optimizer.h5"}) {
-    EXPECT_TRUE(bytes_of(a / file) == bytes_of(b / file)) << file;
-  }
-}
-
-void expect_steps_once(const fs::path& run, i64 steps) {
-  const RunHistory history = read_metrics(run / "metrics.jsonl");
-  ASSERT_EQ(i64(history.steps.size()), steps);
-  for (i64 i = 0; i < steps; ++i) EXPECT_EQ(history.steps[size_t(i)].step, i + 1);
-}
 
 std::vector<EventMetrics> events(const fs::path& run, const std::string& name) {
   std::vector<EventMetrics> found;
@@ -71,25 +61,12 @@ class GuardRunTest : public ::testing::Test {
   }
   void TearDown() override { set_num_threads(1); }
 
-  // A copy of a run as a kill after step `step` would have left it.
-  fs::path cut_back(const fs::path& run, i64 step, const std::string& name) {
-    const fs::path copy = dir_ / name;
-    fs::create_directories(copy / "checkpoints");
-    for (const char* file : {"recipe.textproto", "tokenizer.json", "metrics.jsonl"}) {
-      fs::copy_file(run / file, copy / file);
-    }
-    for (const fs::path& path : list_checkpoints(run)) {
-      if (read_checkpoint_info(path).progress.step > step) continue;
-      fs::copy(path, copy / "checkpoints" / path.filename());
-    }
-    return copy;
-  }
-
   // Resumed after any checkpoint, the run ends as it did without a stop.
   void expect_no_trace_of_stops(const fs::path& whole, const StepHooks& hooks) {
     for (const i64 step : {5, 10, 15}) {
       SCOPED_TRACE("resumed after step " + std::to_string(step));
-      const fs::path copy = cut_back(whole, step, "resumed" + std::to_string(step));
+      const fs::path copy =
+          testing::cut_back(whole, step, dir_ / ("resumed" + std::to_string(step)));
       ASSERT_EQ(resume_run(copy, hooks), ExitCode::kDone);
       expect_same_checkpoint(checkpoint_path(whole, 20), checkpoint_path(copy, 20));
       expect_steps_once(copy, 20);

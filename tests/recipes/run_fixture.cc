@@ -1,12 +1,17 @@
 // SPDX-License-Identifier: MIT
 #include "tests/recipes/run_fixture.h"
 
+#include <algorithm>
 #include <iterator>
 #include <random>
 
 #include "quern/data/prepare.h"
+#include "quern/recipes/checkpoint_folder.h"
+#include "quern/recipes/metrics.h"
 
 namespace quern::testing {
+
+namespace fs = std::filesystem;
 
 std::string made_up_text(int number, int sentences) {
   static const char* const words[] = {"the",  "sea", "rose",  "and",  "fell", "under", "a",
@@ -72,6 +77,35 @@ std::string bytes_of(const std::filesystem::path& file) {
   std::ifstream in(file, std::ios::binary);
   EXPECT_TRUE(in.good()) << file;
   return {std::istreambuf_iterator<char>(in), {}};
+}
+
+void expect_same_checkpoint(const fs::path& a, const fs::path& b) {
+  for (const char* file : {"model.h5", "optimizer.h5"}) {
+    EXPECT_TRUE(bytes_of(a / file) == bytes_of(b / file)) << file;
+  }
+}
+
+void expect_steps_once(const fs::path& run, i64 steps) {
+  const RunHistory history = read_metrics(run / "metrics.jsonl");
+  ASSERT_EQ(i64(history.steps.size()), steps);
+  for (i64 i = 0; i < steps; ++i) EXPECT_EQ(history.steps[size_t(i)].step, i + 1);
+}
+
+i64 count_events(const fs::path& run, const std::string& name) {
+  const RunHistory history = read_metrics(run / "metrics.jsonl");
+  return std::count_if(history.events.begin(), history.events.end(),
+                       [&](const EventMetrics& e) { return e.name == name; });
+}
+
+fs::path cut_back(const fs::path& run, i64 step, const fs::path& copy) {
+  fs::create_directories(copy / "checkpoints");
+  for (const char* file : {"recipe.textproto", "tokenizer.json", "metrics.jsonl"}) {
+    fs::copy_file(run / file, copy / file);
+  }
+  for (const fs::path& path : list_checkpoints(run)) {
+    if (step_of(path) <= step) fs::copy(path, copy / "checkpoints" / path.filename());
+  }
+  return copy;
 }
 
 }  // namespace quern::testing
