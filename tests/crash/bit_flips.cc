@@ -273,11 +273,6 @@ int main(int argc, char** argv) {
   app.add_option("--lengths", options.lengths, "that each file is cut to")->capture_default_str();
   app.add_option("--seed", options.seed, "of the random flips")->capture_default_str();
   app.add_option("--folder", options.folder, "where to work");
-  CLI11_PARSE(app, argc, argv);
-  try {
-    return quern::crash::campaign(options);
-  } catch (const std::exception& error) {
-    std::fprintf(stderr, "bit_flips: %s\n", error.what());
-    return 1;
-  }
+  return quern::crash::campaign_main(app, argc, argv,
+                                     [&] { return quern::crash::campaign(options); });
 }

@@ -188,11 +188,6 @@ int main(int argc, char** argv) {
   app.add_option("--every", options.every, "steps between saves")->capture_default_str();
   app.add_option("--hidden-size", options.hidden_size, "of the model")->capture_default_str();
   app.add_option("--folder", options.folder, "where to work");
-  CLI11_PARSE(app, argc, argv);
-  try {
-    return quern::crash::Campaign(options).go();
-  } catch (const std::exception& error) {
-    std::fprintf(stderr, "kill_campaign: %s\n", error.what());
-    return 1;
-  }
+  return quern::crash::campaign_main(app, argc, argv,
+                                     [&] { return quern::crash::Campaign(options).go(); });
 }

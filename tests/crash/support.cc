@@ -282,4 +282,14 @@ int Tally::finish(const std::string& campaign) const {
   return failures_ == 0 ? 0 : 1;
 }
 
+int campaign_main(CLI::App& app, int argc, char** argv, const std::function<int()>& campaign) {
+  CLI11_PARSE(app, argc, argv);
+  try {
+    return campaign();
+  } catch (const std::exception& error) {
+    std::fprintf(stderr, "%s: %s\n", fs::path(argv[0]).filename().c_str(), error.what());
+    return 1;
+  }
+}
+
 }  // namespace quern::crash

@@ -5,8 +5,10 @@
 
 #include <sys/types.h>
 
+#include <CLI/CLI.hpp>
 #include <cstdint>
 #include <filesystem>
+#include <functional>
 #include <map>
 #include <string>
 #include <vector>
@@ -116,5 +118,8 @@ class Tally {
   std::map<std::string, std::int64_t> counts_;
   std::int64_t failures_ = 0;
 };
+
+// The rest of a campaign's main(): reads the options and runs it; what it throws ends it with 1.
+int campaign_main(CLI::App& app, int argc, char** argv, const std::function<int()>& campaign);
 
 }  // namespace quern::crash

@@ -283,11 +283,6 @@ int main(int argc, char** argv) {
   app.add_option("--cases", options.cases, "this many, evenly spread; 0: all");
   app.add_flag("--whole-run", options.whole_run, "every call from the start of the run to its end");
   app.add_option("--folder", options.folder, "where to work");
-  CLI11_PARSE(app, argc, argv);
-  try {
-    return quern::crash::campaign(options);
-  } catch (const std::exception& error) {
-    std::fprintf(stderr, "syscall_sweep: %s\n", error.what());
-    return 1;
-  }
+  return quern::crash::campaign_main(app, argc, argv,
+                                     [&] { return quern::crash::campaign(options); });
 }
