@@ -166,6 +166,10 @@ TEST(TopK, GroupsByTheSumOfTwoAndABias) {
   EXPECT_EQ(chosen(), (std::vector<i32>{2, 3}));
   rule.bias = Tensor::from<double>({6}, std::vector<double>{0, 0, -1, 0, 0, 0.7});
   EXPECT_EQ(chosen(), (std::vector<i32>{0, 1}));
+  // Negative scores: those outside the best group are out, not 0.
+  rule.bias = Tensor::full({6}, DType::f64, -2);
+  EXPECT_EQ(chosen(), (std::vector<i32>{2, 3}));
+  rule.bias = Tensor::from<double>({6}, std::vector<double>{0, 0, -1, 0, 0, 0.7});
   rule = {.top_k = 2, .bias = rule.bias};
   EXPECT_EQ(chosen(), (std::vector<i32>{0, 5}));
 }
