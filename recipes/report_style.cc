@@ -34,10 +34,10 @@ h3 { font-size: 13px; font-weight: 500; color: var(--quiet); margin: 12px 0 4px;
 .badge.done { color: var(--good); background: var(--good-tint); }
 .card { background: var(--card); border: 1px solid var(--rule); border-radius: 10px;
   padding: 16px 18px; margin: 0 0 16px; min-width: 0; }
-.tiles { display: grid; grid-template-columns: repeat(auto-fit, minmax(180px, 1fr)); gap: 1px;
-  background: var(--rule); border: 1px solid var(--rule); border-radius: 10px; overflow: hidden;
+.tiles { display: grid; grid-template-columns: repeat(auto-fit, minmax(150px, 1fr)); gap: 1px;
+  background: var(--card); border: 1px solid var(--rule); border-radius: 10px; overflow: hidden;
   margin-bottom: 16px; }
-.tile { background: var(--card); padding: 14px 16px; }
+.tile { box-shadow: 0 0 0 1px var(--rule); padding: 14px 16px; }
 .tile .name, .tile .detail { font-size: 12.5px; color: var(--quiet); min-height: 1.5em; }
 .tile .value { font-size: 25px; font-weight: 600; line-height: 1.3; letter-spacing: -0.01em;
   white-space: nowrap; }

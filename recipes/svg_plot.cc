@@ -85,7 +85,10 @@ bool y_range(const Plot& plot, Axis& axis) {
   }
   if (plot.from_zero) axis.low = std::min(axis.low, 0.0);
   double room = (axis.high - axis.low) * 0.06;
-  const double least = axis.log ? 0.1 : std::max(std::abs(axis.high) * 1e-3, 1e-12);
+  const bool only_zeros = !axis.log && axis.low == 0 && axis.high == 0;
+  const double least = axis.log     ? 0.1
+                       : only_zeros ? 1.0
+                                    : std::max(std::abs(axis.high) * 1e-3, 1e-12);
   room = std::max(room, least);
   if (!std::isfinite(room)) return false;  // values near the end of double: no picture of those
   axis.high += room;

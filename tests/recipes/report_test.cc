@@ -192,6 +192,14 @@ TEST(SvgPlot, BreaksTheLineAtValuesItCannotShow) {
   EXPECT_EQ(occurrences(internal::svg_plot(plot), "h0"), 3u);  // at 1, 4 and 6
 }
 
+TEST(SvgPlot, ZerosAloneHaveAPlainAxis) {
+  internal::Plot plot{.lines = {{.name = "x", .style = "c0"}}, .from_zero = true};
+  plot.lines[0].points = {{1, 0}, {2, 0}, {3, 0}};
+  const std::string svg = internal::svg_plot(plot);
+  EXPECT_FALSE(contains(svg, "e-1")) << svg;
+  EXPECT_TRUE(contains(svg, ">1<")) << svg;
+}
+
 TEST(SvgPlot, OutliersDoNotFlattenTheRest) {
   internal::Plot plot{.lines = {{.name = "x", .style = "c0"}}};
   for (int i = 0; i < 500; ++i) plot.lines[0].points.push_back({double(i), 1 + i % 10 / 10.0});
