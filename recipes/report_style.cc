@@ -34,7 +34,7 @@ h3 { font-size: 13px; font-weight: 500; color: var(--quiet); margin: 12px 0 4px;
 .badge.done { color: var(--good); background: var(--good-tint); }
 .card { background: var(--card); border: 1px solid var(--rule); border-radius: 10px;
   padding: 16px 18px; margin: 0 0 16px; min-width: 0; }
-.tiles { display: grid; grid-template-columns: repeat(auto-fit, minmax(150px, 1fr)); gap: 1px;
+.tiles { display: grid; grid-template-columns: repeat(auto-fit, minmax(196px, 1fr)); gap: 1px;
   background: var(--card); border: 1px solid var(--rule); border-radius: 10px; overflow: hidden;
   margin-bottom: 16px; }
 .tile { box-shadow: 0 0 0 1px var(--rule); padding: 14px 16px; }
