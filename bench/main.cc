@@ -10,6 +10,7 @@
 #include <iostream>
 #include <nlohmann/json.hpp>
 
+#include "bench/decode.h"
 #include "bench/presets.h"
 #include "bench/tokenizer.h"
 #include "bench/training.h"
@@ -192,6 +193,46 @@ struct MemoryCommand : Command {
   }
 };
 
+struct DecodeCommand {
+  std::string preset_name = "tiny";
+  i64 threads = 0, context = 256, tokens = 256;
+  bool json = false;
+
+  void define_in(CLI::App& app) {
+    CLI::App* c = app.add_subcommand(
+        "decode", "Time generation, one token at a time, and what memory would allow");
+    c->footer("Example:\n  quern_bench decode --preset tiny --context 256 --tokens 64 --json");
+    c->add_option("--preset", preset_name, "the model")
+        ->check(CLI::IsMember(preset_names()))
+        ->capture_default_str();
+    c->add_option("--threads", threads, "0: one for each core")->capture_default_str();
+    c->add_option("--context", context, "tokens before those that count")
+        ->check(CLI::Range(i64(1), i64(1) << 20))
+        ->capture_default_str();
+    c->add_option("--tokens", tokens, "tokens that count")
+        ->check(CLI::Range(i64(1), i64(1) << 20))
+        ->capture_default_str();
+    c->add_flag("--json", json, "print one line of JSON");
+    c->callback([this] { run(); });
+  }
+
+  void run() {
+    use_threads(threads);
+    const DecodeTimes times = time_decode(preset(preset_name), context, tokens);
+    print({{"preset", preset_name},
+           {"dtype", "fp32"},
+           {"kernels", name_of(kernel_set())},
+           {"threads", num_threads()},
+           {"context", context},
+           {"tokens", tokens},
+           {"tokens_per_s", rounded(double(tokens) / times.seconds, 1)},
+           {"MB_per_token", rounded(times.bytes_per_token / 1e6, 2)},
+           {"read_GB_per_s", rounded(times.read_rate / 1e9, 1)},
+           {"share_of_bound", rounded(times.share(), 3)}},
+          json);
+  }
+};
+
 struct TokenizerCommand {
   std::string tokenizer, text;
   i64 letters = 0;
@@ -250,15 +291,18 @@ struct TokenizerCommand {
 };
 
 int run(int argc, char** argv) {
-  CLI::App app{"quern_bench: the speed and the memory of training and of the tokenizer"};
+  CLI::App app{
+      "quern_bench: the speed and the memory of training, of generation and of the tokenizer"};
   app.require_subcommand(1);
   int code = 0;
   StepCommand step;
   MemoryCommand memory;
   TokenizerCommand tokenizer;
+  DecodeCommand decode;
   step.define_in(app);
   memory.define_in(app, &code);
   tokenizer.define_in(app);
+  decode.define_in(app);
   try {
     app.parse(argc, argv);
   } catch (const CLI::ParseError& error) {
