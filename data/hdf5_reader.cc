@@ -108,10 +108,8 @@ struct Hdf5Reader::Impl {
   void bound(std::span<const hsize_t> dims, size_t element_bytes, const std::string& name) const {
     const double limit = double(kMaxExpansion) * double(file_bytes);
     double bytes = double(element_bytes);
-    for (const auto d : dims) {
-      if (double(d) > limit) bytes = limit * 2;
-      bytes *= double(d);
-    }
+    // An empty extent excuses no others: their product is formed all the same.
+    for (const auto d : dims) bytes *= double(std::max<hsize_t>(d, 1));
     if (bytes > limit) {
       refuse(name, "claims more elements than the file can hold",
              std::to_string(file_bytes) + " bytes of file");
