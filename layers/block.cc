@@ -18,20 +18,21 @@ Block::Block(const ModelConfig& c, i64 index, DType dtype)
   }
 }
 
-BlockOutput Block::feed_forward(Tape& tape, const Var& a, i64 sequences) const {
+BlockOutput Block::feed_forward(Tape& tape, const Var& a, const RoutingContext& routing) const {
   const Var h = post_attention_layernorm.forward(tape, a);
   if (dense) {
     const Var f = dense->forward(tape, h);
     return {ops::add(tape, a, f), Var(Tensor::zeros({}, a.dtype())), std::nullopt, {}, f.value()};
   }
-  MoeOutput out = moe->forward(tape, h, sequences);
+  MoeOutput out = moe->forward(tape, h, routing);
   return {ops::add(tape, a, out.y), out.aux_loss, std::move(out.stats), {}, out.y.value()};
 }
 
-BlockOutput Block::forward(Tape& tape, const Var& x, const AttentionContext& context) const {
+BlockOutput Block::forward(Tape& tape, const Var& x, const AttentionContext& context,
+                           const RoutingContext& routing) const {
   const Tape::Scope scope(tape, name);
   const Var attended = self_attn.forward(tape, input_layernorm.forward(tape, x), context);
-  BlockOutput out = feed_forward(tape, ops::add(tape, x, attended), context.batch);
+  BlockOutput out = feed_forward(tape, ops::add(tape, x, attended), routing);
   out.attn_out = attended.value();
   return out;
 }
@@ -41,7 +42,7 @@ Tensor Block::decode(const Tensor& x, const AttentionContext& context, KvCache::
   Tape silent(false);
   const Tensor h = input_layernorm.forward(silent, Var(x)).value();
   const Var a = ops::add(silent, Var(x), Var(self_attn.decode(h, context, cache, past)));
-  return feed_forward(silent, a, 1).y.value();
+  return feed_forward(silent, a, {}).y.value();
 }
 
 void Block::visit(const ParamVisitor& visitor) {

@@ -20,7 +20,8 @@ struct BlockOutput {
 struct Block {
   Block(const ModelConfig& config, i64 index, DType dtype);
 
-  BlockOutput forward(Tape& tape, const Var& x, const AttentionContext& context) const;
+  BlockOutput forward(Tape& tape, const Var& x, const AttentionContext& context,
+                      const RoutingContext& routing) const;
   // New tokens of one sequence; see Mla::decode.
   Tensor decode(const Tensor& x, const AttentionContext& context, KvCache::Layer& cache,
                 i64 past) const;
@@ -34,7 +35,7 @@ struct Block {
   std::optional<Moe> moe;
 
  private:
-  BlockOutput feed_forward(Tape& tape, const Var& a, i64 sequences) const;
+  BlockOutput feed_forward(Tape& tape, const Var& a, const RoutingContext& routing) const;
 };
 
 }  // namespace quern

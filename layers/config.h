@@ -45,6 +45,9 @@ struct ModelConfig {
   std::string scoring_func = "softmax";  // "sigmoid", which noaux_tc needs
   bool norm_topk_prob = false;
   double routed_scaling_factor = 1.0;
+  // Whether weights that norm_topk_prob normalises are then scaled too. The published code of V3
+  // does so, and noaux_tc always; that of V2 does not. No key of Hugging Face's.
+  bool scale_normalised_weights = false;
   std::int64_t first_k_dense_replace = 1;
   std::int64_t moe_layer_freq = 1;
   double aux_loss_alpha = 0.001;
@@ -53,6 +56,12 @@ struct ModelConfig {
   // of experts for devices and topk_group for the limit. No keys of Hugging Face's.
   double device_aux_loss_alpha = 0.0;
   double communication_aux_loss_alpha = 0.0;
+  // Over which choices the balance losses count: "" as seq_aux says, or "global_running", all of
+  // the step so far, which lets a sequence use few experts (arXiv:2501.11873). No key of Hugging
+  // Face's.
+  std::string balance_scope;
+  double router_z_loss_coef = 0.0;  // of the mean of logsumexp(logits)^2 (ST-MoE, arXiv:2202.08906)
+  double router_jitter_noise = 0.0;  // in training, the router's input times U(1 - this, 1 + this)
   // Of noaux_tc, and no key of Hugging Face's: after each step an expert's bias grows by this where
   // its load was below the mean, and shrinks where it was above (DeepSeek-V3, section 2.1.2).
   double router_bias_update_rate = 0.001;

@@ -35,6 +35,18 @@ AttentionContext Model::context_for(i64 batch, i64 seq, i64 past) const {
   return context;
 }
 
+namespace {
+
+RoutingContext routing_of(i64 sequences, const TrainingStep* step, size_t moe_layer) {
+  RoutingContext context{.sequences = sequences, .step = {}};
+  if (step == nullptr) return context;
+  context.step = RouterStep{step->seed, step->first_sample, {}};
+  if (moe_layer < step->counted.size()) context.step->counted = step->counted[moe_layer];
+  return context;
+}
+
+}  // namespace
+
 ModelOutput Model::forward(Tape& tape, const Tensor& ids, const Tensor& first_key,
                            const ForwardOptions& options) const {
   const i64 batch = ids.dim(0), seq = ids.dim(1);
@@ -46,9 +58,9 @@ ModelOutput Model::forward(Tape& tape, const Tensor& ids, const Tensor& first_ke
   for (const Block& layer : layers) {
     std::optional<RouterStats> router;
     LayerTrace trace{x.value(), {}, {}};
-    const auto segment = [&layer, context](Tape& t, const Var& in) {
-      return layer.forward(t, in, context);
-    };
+    const auto segment =
+        [&layer, context, routing = routing_of(batch, options.step, out.router.size())](
+            Tape& t, const Var& in) { return layer.forward(t, in, context, routing); };
     Var y, aux;
     if (options.recompute) {
       // What the first run says of the router is kept; the run in backward repeats the arithmetic.
@@ -109,14 +121,14 @@ void Model::visit(const ParamVisitor& visitor) {
 void Model::visit_tensors(const TensorVisitor& visitor) {
   visit([&](Parameter& p) { visitor(p.name, p.value); });
   for (Block& layer : layers) {
-    if (layer.moe) layer.moe->visit_buffers(visitor);
+    if (layer.moe) layer.moe->router.visit_buffers(visitor);
   }
 }
 
 void Model::update_router_biases(const std::vector<std::vector<i64>>& expert_load) {
   size_t moe_layer = 0;
   for (Block& layer : layers) {
-    if (layer.moe) layer.moe->update_bias(expert_load.at(moe_layer++));
+    if (layer.moe) layer.moe->router.update_bias(expert_load.at(moe_layer++));
   }
 }
 

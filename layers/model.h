@@ -8,9 +8,17 @@
 
 namespace quern {
 
+// What the routers have to know of the training step that a batch belongs to.
+struct TrainingStep {
+  std::uint64_t seed = 0;
+  i64 first_sample = 0;                    // of the batch, among all of the run
+  std::vector<ops::ChoiceCounts> counted;  // [MoE layers]: RouterStats::counted of the step so far
+};
+
 struct ForwardOptions {
   bool recompute = false;  // keep only each layer's input, run layers again in backward
   bool trace = false;      // keep every intermediate value, for comparison with a reference
+  const TrainingStep* step = nullptr;  // in training only
 };
 
 struct LayerTrace {

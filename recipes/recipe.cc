@@ -20,6 +20,7 @@
 #include "quern/recipes/internal/recipe_hints.h"
 #include "quern/recipes/internal/recipe_message.h"
 #include "quern/recipes/internal/recipe_path.h"
+#include "quern/recipes/internal/router_names.h"
 #include "quern/recipes/internal/text_file.h"
 #include "recipe.pb.h"
 
@@ -363,6 +364,7 @@ Recipe parse_recipe(const std::string& text, const std::string& file_name,
     apply_override(message, override_text, origin);
   }
   try {
+    if (message.has_model()) internal::apply_router(*message.mutable_model());
     Recipe recipe;
     internal::read_fields(message, "", recipe);
     validate(recipe);

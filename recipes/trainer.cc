@@ -179,13 +179,14 @@ void Trainer::compute_gradients(const Batch& batch, StepReport& report, FaultFin
   const i64 lane_size = sequences / recipe_.train.lanes;
   const i64 counted = count_labels(batch.labels);
   report.tokens = batch.tokens.numel();
+  TrainingStep step{std::uint64_t(recipe_.train.seed), 0, {}};
   for (Parameter* p : parameters_) p->clear_grad();
   for (i64 lane = 0; lane < recipe_.train.lanes; ++lane) {
     const TapeWatch hook = hooks_.watch ? hooks_.watch(next_sample_, lane) : TapeWatch();
     const TapeWatch watch = finder != nullptr ? finder->after(hook) : hook;
     const bool watched = watch.output || watch.gradient;
     for (i64 first = lane * lane_size; first < (lane + 1) * lane_size; first += micro) {
-      run_micro_batch(batch, first, micro, counted, watched ? &watch : nullptr, report);
+      run_micro_batch(batch, first, micro, counted, watched ? &watch : nullptr, report, step);
     }
     lanes_.add_lane(lane);
   }
@@ -195,14 +196,15 @@ void Trainer::compute_gradients(const Batch& batch, StepReport& report, FaultFin
 // The loss is the step's mean: each token weighs 1 / counted, each sequence's balance loss
 // 1 / sequences, so that neither depends on how the step is cut.
 void Trainer::run_micro_batch(const Batch& batch, i64 first, i64 count, i64 counted,
-                              const TapeWatch* watch, StepReport& report) {
+                              const TapeWatch* watch, StepReport& report, TrainingStep& step) {
   const Tensor labels = batch.labels.rows(first, first + count);
   const Tensor first_key =
       recipe_.data.mask_across_documents ? batch.doc_start.rows(first, first + count) : Tensor();
   Tape tape;
   tape.set_watch(watch);
+  step.first_sample = next_sample_ + first;
   const ModelOutput out = model_.forward(tape, batch.tokens.rows(first, first + count), first_key,
-                                         {.recompute = recipe_.train.recompute});
+                                         {.recompute = recipe_.train.recompute, .step = &step});
   const Var nll = ops::linear_cross_entropy(tape, out.hidden, tape.parameter(model_.head()),
                                             labels.reshape({labels.numel()}),
                                             1.0 / double(std::max<i64>(counted, 1)))
@@ -212,7 +214,11 @@ void Trainer::run_micro_batch(const Batch& batch, i64 first, i64 count, i64 coun
   report.loss += nll.item();
   report.aux_loss += share * out.aux_loss.item();
   report.expert_load.resize(out.router.size());
+  report.router.resize(out.router.size());
+  step.counted.resize(out.router.size());
   for (size_t layer = 0; layer < out.router.size(); ++layer) {
+    report.router[layer].add(share, out.router[layer].figures);
+    step.counted[layer].add(out.router[layer].counted);
     const std::vector<i64>& load = out.router[layer].load;
     report.expert_load[layer].resize(load.size());
     for (size_t e = 0; e < load.size(); ++e) report.expert_load[layer][e] += load[e];

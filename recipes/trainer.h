@@ -45,8 +45,9 @@ struct StepReport {
   double lr = 0;
   i64 tokens = 0;
   double forward_backward_s = 0, optimizer_s = 0;  // of this step
-  std::vector<std::vector<i64>> expert_load;  // [MoE layers][experts], tokens sent
-  std::optional<BadStep> bad;                 // set: nothing was learnt from this batch
+  std::vector<std::vector<i64>> expert_load;       // [MoE layers][experts], tokens sent
+  std::vector<RouterFigures> router;               // [MoE layers], means over the step
+  std::optional<BadStep> bad;                      // set: nothing was learnt from this batch
 };
 
 // A step is cut into lanes and those into micro-batches: gradients are summed within a lane in
@@ -85,7 +86,7 @@ class Trainer {
   // Fills Parameter::grad, and the sums of the report.
   void compute_gradients(const Batch& batch, StepReport& report, FaultFinder* finder);
   void run_micro_batch(const Batch& batch, i64 first, i64 count, i64 counted,
-                       const TapeWatch* watch, StepReport& report);
+                       const TapeWatch* watch, StepReport& report, TrainingStep& step);
   BadStep refuse(const Batch& batch, const Symptom& symptom);
   std::string find_fault(const Batch& batch);
 

@@ -4,7 +4,6 @@
 #include <algorithm>
 #include <limits>
 #include <numeric>
-#include <utility>
 #include <vector>
 
 #include "quern/autograd/kernels/parallel.h"
@@ -122,82 +121,6 @@ Var gate_weights(Tape& tape, const Var& scores, const Tensor& ids, bool normalis
           }
         });
       });
-}
-
-namespace {
-
-// What the loss multiplies each expert's mean score with, for one sequence of choices.
-std::vector<double> balance_weights(std::span<const i32> ids, i64 top_k, i64 experts,
-                                    const BalanceRule& rule) {
-  const i64 tokens = i64(ids.size()) / top_k, per_device = experts / rule.devices;
-  std::vector<i64> chosen(size_t(experts), 0), sent(size_t(rule.devices), 0);
-  std::vector<i64> last(size_t(rule.devices), -1);  // token counted for the device
-  for (i64 i = 0; i < i64(ids.size()); ++i) {
-    const i64 expert = ids[size_t(i)], device = expert / per_device, token = i / top_k;
-    ++chosen[size_t(expert)];
-    sent[size_t(device)] += std::exchange(last[size_t(device)], token) != token;
-  }
-  std::vector<double> weights(static_cast<size_t>(experts));
-  const double f = double(experts) / double(top_k * tokens);
-  const double f_sent = double(rule.devices) / double(rule.device_limit * tokens);
-  for (i64 d = 0; d < rule.devices; ++d) {
-    const auto first = chosen.begin() + d * per_device;
-    const double on_device = f * double(std::accumulate(first, first + per_device, i64{0}));
-    const double shared = rule.device_alpha * on_device / double(per_device) +
-                          rule.communication_alpha * f_sent * double(sent[size_t(d)]);
-    for (i64 e = d * per_device; e < (d + 1) * per_device; ++e) {
-      weights[size_t(e)] = rule.expert_alpha * f * double(chosen[size_t(e)]) + shared;
-    }
-  }
-  return weights;
-}
-
-}  // namespace
-
-Var balance_loss(Tape& tape, const Var& scores, const Tensor& ids, const BalanceRule& rule) {
-  const i64 tokens = scores.dim(0), experts = scores.dim(1), top_k = ids.dim(1);
-  if (rule.sequences < 1 || tokens % rule.sequences != 0 || rule.devices < 1 ||
-      experts % rule.devices != 0 || rule.device_limit < 1) {
-    throw ShapeError({.what = "balance_loss: uneven sequences or devices"});
-  }
-  const i64 size = tokens / rule.sequences;
-  // The loss is linear in the scores: coefficient[sequence, expert].
-  const Tensor coefficient = Tensor::zeros({rule.sequences, experts}, scores.dtype());
-  Tensor y = Tensor::empty({}, scores.dtype());
-  for_float_type(y, [&]<class T>() {
-    double loss = 0;
-    for (i64 g = 0; g < rule.sequences; ++g) {
-      const auto weights =
-          balance_weights(ids.span<i32>().subspan(size_t(g * size * top_k), size_t(size * top_k)),
-                          top_k, experts, rule);
-      std::vector<double> score(size_t(experts), 0.0);
-      for (i64 t = g * size; t < (g + 1) * size; ++t) {
-        const T* s = scores.value().data<T>() + t * experts;
-        for (i64 e = 0; e < experts; ++e) score[size_t(e)] += double(s[e]);
-      }
-      for (i64 e = 0; e < experts; ++e) {
-        const double c = weights[size_t(e)] / double(tokens);
-        coefficient.data<T>()[g * experts + e] = T(c);
-        loss += c * score[size_t(e)];
-      }
-    }
-    *y.data<T>() = T(loss);
-  });
-  return tape.record("balance_loss", {scores}, y,
-                     [coefficient, tokens, experts, size](const Tensor& dy, Grads& d) {
-                       const GradTarget ds = d.into(0);
-                       for_float_type(dy, [&]<class T>() {
-                         const T g = *dy.data<T>();
-                         parallel_chunks(tokens, kRowChunk, [&](i64 begin, i64 end) {
-                           for (i64 t = begin; t < end; ++t) {
-                             const T* c = coefficient.data<T>() + t / size * experts;
-                             T* to = ds.data<T>() + t * experts;
-                             for (i64 e = 0; e < experts; ++e)
-                               to[e] = (ds.accumulate ? to[e] : T(0)) + g * c[e];
-                           }
-                         });
-                       });
-                     });
 }
 
 }  // namespace quern::ops

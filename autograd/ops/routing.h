@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-// Choosing experts from scores, weighing them, and the loss that keeps their load even.
+// Choosing experts from scores, and weighing them.
 #pragma once
 
 #include "quern/autograd/tape.h"
@@ -22,20 +22,5 @@ Tensor top_k_columns(const Tensor& scores, const ChoiceRule& rule);
 // scale * scores[t, ids[t, k]], divided by the row's sum over k (plus 1e-20) where `normalise`.
 // scores: [tokens, experts];  ids: i32 [tokens, top_k]  ->  [tokens, top_k]
 Var gate_weights(Tape& tape, const Var& scores, const Tensor& ids, bool normalise, double scale);
-
-// Experts stand on `devices` equal runs of columns, whatever the machine has.
-struct BalanceRule {
-  i64 sequences = 1;  // equal runs of rows; the loss is their mean
-  double expert_alpha = 0, device_alpha = 0, communication_alpha = 0;
-  i64 devices = 1, device_limit = 1;  // D and M
-};
-// The balance losses of DeepSeek-V2 (arXiv:2405.04434, eqs. 23-31), each over the T tokens of a
-// sequence, with P_i the mean score, P_d the sum over the experts of device d:
-//   expert_alpha sum_i f_i P_i         f_i = experts / (top_k T) * choices of i
-//   device_alpha sum_d f'_d P_d        f'_d = the mean of f_i over the experts of d
-//   communication_alpha sum_d f''_d P_d   f''_d = D / (M T) * tokens with an expert on d
-// Counts have no gradient. A token counts once for a device, its own or not.
-// scores: [tokens, experts], rows summing to 1;  ids: i32 [tokens, top_k]  ->  scalar
-Var balance_loss(Tape& tape, const Var& scores, const Tensor& ids, const BalanceRule& rule);
 
 }  // namespace quern::ops

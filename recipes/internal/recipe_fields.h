@@ -46,12 +46,16 @@ void for_each_field(T& c, auto&& f) {
   f("scoring_func", c.scoring_func);
   f("norm_topk_prob", c.norm_topk_prob);
   f("routed_scaling_factor", c.routed_scaling_factor);
+  f("scale_normalised_weights", c.scale_normalised_weights);
   f("first_k_dense_replace", c.first_k_dense_replace);
   f("moe_layer_freq", c.moe_layer_freq);
   f("aux_loss_alpha", c.aux_loss_alpha);
   f("seq_aux", c.seq_aux);
   f("device_aux_loss_alpha", c.device_aux_loss_alpha);
   f("communication_aux_loss_alpha", c.communication_aux_loss_alpha);
+  f("balance_scope", c.balance_scope);
+  f("router_z_loss_coef", c.router_z_loss_coef);
+  f("router_jitter_noise", c.router_jitter_noise);
   f("router_bias_update_rate", c.router_bias_update_rate);
   f("rms_norm_eps", c.rms_norm_eps);
   f("rope_theta", c.rope_theta);

@@ -14,6 +14,7 @@
 
 #include "quern/autograd/gradcheck.h"
 #include "quern/autograd/ops/attention.h"
+#include "quern/autograd/ops/balance_loss.h"
 #include "quern/autograd/ops/elementwise.h"
 #include "quern/autograd/ops/layout.h"
 #include "quern/autograd/ops/loss.h"
@@ -109,8 +110,12 @@ QUERN_GRADCHECK(balance_loss, ({{6, 4}}), [](Tape& t, Inputs& in) {
                             .device_alpha = 0.7,
                             .communication_alpha = 1.1,
                             .devices = 2,
-                            .device_limit = 2});
+                            .device_limit = 2,
+                            .counted = {}})
+      .loss;
 })
+QUERN_GRADCHECK(router_z_loss, ({{5, 4}}),
+                [](Tape& t, Inputs& in) { return ops::router_z_loss(t, in[0]); })
 QUERN_GRADCHECK(linear_cross_entropy, ({{5, 3}, {7, 3}}), [](Tape& t, Inputs& in) {
   return ops::linear_cross_entropy(t, in[0], in[1], ids({5}, {6, 0, -100, 3, 3}), 0.25).loss;
 })
@@ -180,7 +185,7 @@ TEST(BalanceLoss, IsAlphaAtBalance) {
   Tape t(false);
   const Var scores = ops::softmax(t, Var(random_tensor({4, 4})));
   const auto loss = [&](std::vector<i32> chosen, const ops::BalanceRule& rule) {
-    return ops::balance_loss(t, scores, ids({4, 2}, std::move(chosen)), rule).item();
+    return ops::balance_loss(t, scores, ids({4, 2}, std::move(chosen)), rule).loss.item();
   };
   const std::vector<i32> on_one = {0, 1, 2, 3, 0, 1, 2, 3}, on_both = {0, 2, 1, 3, 0, 3, 1, 2};
   EXPECT_NEAR(loss(on_one, {.sequences = 2, .expert_alpha = 0.003}), 0.003, 1e-12);
@@ -223,7 +228,7 @@ TEST(BalanceLoss, IsAsPublished) {
                               .communication_alpha = 0.7,
                               .devices = devices,
                               .device_limit = limit};
-  EXPECT_NEAR(ops::balance_loss(t, scores, chosen, rule).item(),
+  EXPECT_NEAR(ops::balance_loss(t, scores, chosen, rule).loss.item(),
               0.3 * expert + 0.5 * device + 0.7 * communication, 1e-12);
 }
 

@@ -20,21 +20,21 @@ using namespace testing;
 Moe random_moe(const ModelConfig& config) {
   Moe moe(config, "mlp", DType::f64);
   randomise(moe);
-  moe.visit_buffers(
+  moe.router.visit_buffers(
       [](const std::string& name, const Tensor& bias) { fill_normal(bias, Random(4, name), 0.1); });
   return moe;
 }
 
 MoeOutput run(const Moe& moe, const Tensor& x, i64 sequences = 1) {
   Tape silent(false);
-  return moe.forward(silent, Var(x), sequences);
+  return moe.forward(silent, Var(x), {.sequences = sequences, .step = {}});
 }
 
 void expect_right_gradients(const ModelConfig& config) {
   Moe moe = random_moe(config);
   const Tensor x = random_tensor({12, config.hidden_size});
   const auto scalar = [&](Tape& tape, const Var& in) {
-    const MoeOutput out = moe.forward(tape, in, 3);
+    const MoeOutput out = moe.forward(tape, in, {.sequences = 3, .step = {}});
     return ops::add(tape, weighted_sum(tape, out.y), ops::scale(tape, out.aux_loss, 10));
   };
   const GradcheckReport inputs =
@@ -171,7 +171,7 @@ TEST(Moe, TheThirdGenerationIsAsPublished) {
   const i64 tokens = 24, seq = 12, experts = c.n_routed_experts, top_k = c.num_experts_per_tok;
   const MoeOutput out = run(moe, random_tensor({tokens, c.hidden_size}), tokens / seq);
   const double* logits = out.stats.logits.data<double>();
-  const double* bias = moe.choice.bias.data<double>();
+  const double* bias = moe.router.choice.bias.data<double>();
   double loss = 0;
   i64 steered = 0;  // tokens whose choice the bias has changed
   std::vector<double> f(size_t(experts), 0), p(size_t(experts), 0);
@@ -229,14 +229,14 @@ TEST(Moe, TheBiasFollowsTheLoad) {
   ModelConfig c = noaux_tc(toy_config());
   c.router_bias_update_rate = 0.25;
   Moe moe(c, "mlp", DType::f32);
-  moe.update_bias({3, 5, 4, 4, 0, 8, 4, 4});  // the mean is 4
-  moe.update_bias({3, 4, 5, 4, 0, 8, 4, 4});
-  const auto bias = moe.choice.bias.span<float>();
+  moe.router.update_bias({3, 5, 4, 4, 0, 8, 4, 4});  // the mean is 4
+  moe.router.update_bias({3, 4, 5, 4, 0, 8, 4, 4});
+  const auto bias = moe.router.choice.bias.span<float>();
   EXPECT_EQ(std::vector<float>(bias.begin(), bias.end()),
             (std::vector<float>{0.5f, -0.25f, -0.25f, 0, 0.5f, -0.5f, 0, 0}));
   Moe other(toy_config(), "mlp", DType::f32);
-  other.update_bias({3, 5, 4, 4, 0, 8, 4, 4});
-  EXPECT_FALSE(other.choice.bias.defined());
+  other.router.update_bias({3, 5, 4, 4, 0, 8, 4, 4});
+  EXPECT_FALSE(other.router.choice.bias.defined());
 }
 
 TEST(Moe, LoadCountsEveryChoice) {
@@ -251,7 +251,7 @@ TEST(Moe, LoadCountsEveryChoice) {
 
 TEST(Moe, BalanceLossIsAMeanOverSequences) {
   const Moe moe = random_moe(toy_config());
-  const Tensor x = random_tensor({48, moe.gate.weight.value.dim(1)});
+  const Tensor x = random_tensor({48, moe.router.gate.weight.value.dim(1)});
   double sum = 0;
   for (i64 s = 0; s < 4; ++s) sum += run(moe, x.rows(12 * s, 12 * s + 12)).stats.aux_loss;
   EXPECT_NEAR(run(moe, x, 4).stats.aux_loss, sum / 4, 1e-15);
@@ -265,7 +265,7 @@ TEST(Moe, BalanceLossIsAMeanOverSequences) {
 
 TEST(Moe, BalanceLossPerBatchIgnoresSequences) {
   const Moe moe = random_moe(group_limited(toy_config()));
-  const Tensor x = random_tensor({24, moe.gate.weight.value.dim(1)});
+  const Tensor x = random_tensor({24, moe.router.gate.weight.value.dim(1)});
   EXPECT_EQ(run(moe, x, 4).stats.aux_loss, run(moe, x, 1).stats.aux_loss);
 }
 
@@ -273,7 +273,7 @@ TEST(Moe, AnExpertWithoutTokensHasNoGradient) {
   Moe moe = random_moe(toy_config());
   for (Parameter* p : parameters_of(moe)) p->grad.fill(7);  // stale
   Tape tape;
-  const MoeOutput out = moe.forward(tape, Var(random_tensor({1, 20})), 1);
+  const MoeOutput out = moe.forward(tape, Var(random_tensor({1, 20})), {});
   tape.backward(weighted_sum(tape, out.y));
   i64 idle = 0;
   for (size_t e = 0; e < out.stats.load.size(); ++e) {
@@ -293,7 +293,7 @@ void expect_right_block_gradients(const ModelConfig& config, i64 index) {
   const AttentionContext context = context_for(config, 2, 5);
   const Tensor x = random_tensor({10, config.hidden_size});
   const auto scalar = [&](Tape& tape, const Var& in) {
-    const BlockOutput out = block.forward(tape, in, context);
+    const BlockOutput out = block.forward(tape, in, context, {.sequences = 2, .step = {}});
     return ops::add(tape, weighted_sum(tape, out.y), out.aux_loss);
   };
   const GradcheckReport inputs =

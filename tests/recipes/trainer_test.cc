@@ -143,6 +143,39 @@ TEST_F(TrainerTest, RouterBiasesFollowTheWholeStep) {
   EXPECT_EQ(by_cut[0], by_cut[2]);
 }
 
+// Balance over the step so far: with one micro-batch that is the whole step, with several the
+// later ones know of the earlier.
+TEST_F(TrainerTest, BalanceOverTheStepSoFar) {
+  Recipe recipe = tiny_recipe(dir_);
+  recipe.model.seq_aux = false;
+  const StepReport micro = train(recipe, 1).reports[0];
+  recipe.model.balance_scope = "global_running";
+  recipe.train.micro_batch_sequences = recipe.train.batch_sequences;
+  recipe.train.lanes = 1;
+  const StepReport whole = train(recipe, 1).reports[0];
+  recipe.train.micro_batch_sequences = 1;
+  recipe.train.recompute = true;  // counts once
+  const StepReport cut = train(recipe, 1).reports[0];
+  recipe.model.balance_scope = "";
+  const StepReport alone = train(recipe, 1).reports[0];
+  EXPECT_NE(micro.aux_loss, alone.aux_loss);
+  EXPECT_LT(std::abs(cut.aux_loss - whole.aux_loss), std::abs(alone.aux_loss - whole.aux_loss));
+  recipe.model.seq_aux = true;
+  EXPECT_NEAR(train(recipe, 1).reports[0].aux_loss, alone.aux_loss, 1e-9);
+}
+
+TEST_F(TrainerTest, NoiseOfRoutersDoesNotDependOnTheCut) {
+  Recipe recipe = tiny_recipe(dir_);
+  const Outcome calm = train(recipe, 2);
+  recipe.model.router_jitter_noise = 0.1;
+  recipe.train.micro_batch_sequences = 4;
+  const Outcome whole = train(recipe, 2);
+  EXPECT_NE(whole.reports[0].aux_loss, calm.reports[0].aux_loss);
+  recipe.train.micro_batch_sequences = 1;
+  recipe.train.recompute = true;
+  expect_equal_to_rounding(whole, train(recipe, 2));
+}
+
 // Masking leaves micro-batches with different numbers of labels; each label still weighs the same.
 TEST_F(TrainerTest, AccumulationWeighsLabelsNotMicroBatches) {
   Recipe recipe = tiny_recipe(dir_);

@@ -1,0 +1,88 @@
+// SPDX-License-Identifier: MIT
+// Chooses the experts of each token, weighs them, and says what balance costs.
+#pragma once
+
+#include <functional>
+#include <optional>
+#include <vector>
+
+#include "quern/autograd/ops/balance_loss.h"
+#include "quern/autograd/ops/routing.h"
+#include "quern/layers/config.h"
+#include "quern/layers/linear.h"
+
+namespace quern {
+
+// A tensor of the state that a checkpoint holds, by its name there: a parameter or not.
+using TensorVisitor = std::function<void(const std::string& name, const Tensor& value)>;
+
+// What one router has to know of the training step that a batch belongs to.
+struct RouterStep {
+  std::uint64_t seed = 0;
+  i64 first_sample = 0;       // of the batch, among all of the run
+  ops::ChoiceCounts counted;  // by this router in the batches of this step before this one
+};
+
+// What a router has to know of a batch besides its hidden states.
+struct RoutingContext {
+  i64 sequences = 1;               // equal runs of rows
+  std::optional<RouterStep> step;  // in training only: what is for training alone needs it
+};
+
+// Means over the tokens of a batch.
+struct RouterFigures {
+  double gate_entropy = 0;  // of the scores, each row taken as shares of its sum; nats
+  double weight_sum = 0;    // of a token's chosen experts
+  double devices = 0;       // holding a chosen expert
+  double expert_loss = 0, device_loss = 0, communication_loss = 0, z_loss = 0;  // without alphas
+
+  void add(double share, const RouterFigures& other);
+};
+
+// What the router of one layer did with a batch.
+struct RouterStats {
+  std::vector<i64> load;  // tokens sent to each expert
+  double aux_loss = 0;    // the layer's share of the auxiliary loss
+  RouterFigures figures;
+  ops::ChoiceCounts counted;  // what its balance loss counts, of this batch
+  Tensor logits;              // [tokens, experts]
+  Tensor expert_ids;          // i32 [tokens, top_k]
+  Tensor weights;             // [tokens, top_k]
+};
+
+struct Routing {
+  Tensor expert_ids;  // i32 [tokens, top_k]
+  Var weights;        // [tokens, top_k]
+  Var aux_loss;       // scalar, all losses times their alphas: the mean over the sequences
+  RouterStats stats;
+};
+
+// DeepSeekMoE, arXiv:2401.06066, eqs. 9-11; DeepSeek-V2, arXiv:2405.04434, eqs. 20-31. With
+// noaux_tc the router is that of DeepSeek-V3 (arXiv:2412.19437, eqs. 12-20): sigmoid scores, a bias
+// that steers the choice alone and is no parameter, weights normalised and then scaled.
+struct Router {
+  Router(const ModelConfig& config, const std::string& name, DType dtype);
+
+  // x: [tokens, hidden], tokens = sequences * seq
+  Routing route(Tape& tape, const Var& x, const RoutingContext& context) const;
+  void visit(const ParamVisitor& visitor) { gate.visit(visitor); }
+  void visit_buffers(const TensorVisitor& visitor);
+
+  // Once after each step of the optimizer, with the tokens that the step sent to each expert.
+  void update_bias(const std::vector<i64>& load);
+
+  std::string name;
+  bool noaux_tc;
+  ops::ChoiceRule choice;
+  bool normalise, seq_aux, counts_whole_step;
+  double scaling, bias_update_rate, z_loss_coef, jitter;
+  ops::BalanceRule balance;
+  Linear gate;  // hidden -> experts, without bias
+
+ private:
+  Var jittered(Tape& tape, const Var& x, const RoutingContext& context) const;
+  Var balance_loss(Tape& tape, const Var& scores, const RoutingContext& context,
+                   RouterStats& stats) const;
+};
+
+}  // namespace quern
