@@ -11,6 +11,7 @@
 #include <nlohmann/json.hpp>
 
 #include "quern/autograd/error.h"
+#include "quern/layers/internal/check_range.h"
 #include "quern/recipes/internal/units.h"
 
 namespace quern {
@@ -85,9 +86,30 @@ Figures describe_model(const ModelConfig& c, i64 sequence_length) {
   figures.push_back(count_figure("training FLOPs per token", flops_per_token(c, sequence_length)));
   figures.push_back(
       count_figure("  by the papers' rule", papers_flops_per_token(c, sequence_length)));
+  if (c.n_routed_experts > 0) {
+    figures.push_back(text_figure("auxiliary losses", auxiliary_losses(c)));
+  }
   const i64 cached = (c.kv_lora_rank + c.qk_rope_head_dim) * c.num_hidden_layers;
   figures.push_back(count_figure("cache bytes per token", 4.0 * double(cached)));  // f32
   return figures;
+}
+
+std::string auxiliary_losses(const ModelConfig& c) {
+  std::string text;
+  const auto add = [&text](const char* name, double factor) {
+    if (factor > 0)
+      text += (text.empty() ? "" : ", ") + std::string(name) + internal::to_text(factor);
+  };
+  add("expert ", c.aux_loss_alpha);
+  add("device ", c.device_aux_loss_alpha);
+  add("communication ", c.communication_aux_loss_alpha);
+  if (!text.empty()) {
+    text += c.balance_scope == "global_running" ? " of the step so far"
+            : c.seq_aux                         ? " of each sequence"
+                                                : " of each micro-batch";
+  }
+  add("z ", c.router_z_loss_coef);
+  return text.empty() ? "none" : text;
 }
 
 Rows rows_of(const Figures& figures) {

@@ -27,6 +27,10 @@ Figure text_figure(std::string what, std::string text);
 
 Figures describe_model(const ModelConfig& config, i64 sequence_length);
 
+// The losses that are added to that of the tokens, with their factors and over what they are
+// counted: "expert 0.003, device 0.05 of each sequence". None: "none".
+std::string auxiliary_losses(const ModelConfig& config);
+
 Rows rows_of(const Figures& figures);
 std::string table_of(const Figures& figures);  // a line each
 // An object of plain numbers, {"training_flops_per_token": 26900000, ...}; texts stay texts.

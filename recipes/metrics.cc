@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 #include "quern/recipes/metrics.h"
 
+#include <algorithm>
 #include <cmath>
 #include <fstream>
 #include <limits>
@@ -39,6 +40,7 @@ class Fields {
     if (!value.is_number()) fail(key, "a number");
     return value.get<double>();
   }
+  bool has(const char* key) const { return json_.contains(key); }
   // As number(), and 0 where an older version did not write the key.
   double number_or_zero(const char* key) const { return json_.contains(key) ? number(key) : 0; }
   i64 count(const char* key) const {
@@ -86,6 +88,19 @@ class Fields {
 
 // ---- structs to lines ----
 
+// {"max_load": [1.2, 1.4], ...}: a list with a number for each layer.
+Json to_json(const std::vector<RouterMetrics>& router) {
+  Json json = Json::object();
+  if (router.empty()) return json;
+  for (const RouterMetric& metric : kRouterMetrics) {
+    Json& column = json[metric.name] = Json::array();
+    for (const RouterMetrics& layer : router) {
+      column.push_back(std::round(layer.*metric.value * 1e4) / 1e4);
+    }
+  }
+  return json;
+}
+
 Json to_json(const StepMetrics& m) {
   Json load = Json::array();
   for (const std::vector<double>& layer : m.expert_load) {
@@ -109,7 +124,8 @@ Json to_json(const StepMetrics& m) {
           {"dead_experts", m.dead_experts},
           {"load_max_over_mean", m.load_max_over_mean},
           {"memory_bytes", m.memory_bytes},
-          {"expert_load", std::move(load)}};
+          {"expert_load", std::move(load)},
+          {"router", to_json(m.router)}};
 }
 
 Json to_json(const EvalMetrics& m) {
@@ -147,6 +163,10 @@ Json to_json(const EnvironmentMetrics& m) {
 
 // ---- lines to structs ----
 
+double number_or_nan(const Json& x) {
+  return x.is_null() ? std::numeric_limits<double>::quiet_NaN() : x.get<double>();
+}
+
 std::vector<std::vector<double>> expert_load_of(const Fields& line) {
   std::vector<std::vector<double>> load;
   for (const Json& layer : line.list("expert_load")) {
@@ -154,10 +174,28 @@ std::vector<std::vector<double>> expert_load_of(const Fields& line) {
     std::vector<double>& row = load.emplace_back();
     for (const Json& x : layer) {
       if (!x.is_number() && !x.is_null()) line.fail("expert_load", "numbers");
-      row.push_back(x.is_null() ? std::numeric_limits<double>::quiet_NaN() : x.get<double>());
+      row.push_back(number_or_nan(x));
     }
   }
   return load;
+}
+
+std::vector<RouterMetrics> router_of(const Fields& line) {
+  std::vector<RouterMetrics> router;
+  if (!line.has("router")) return router;
+  const Json& json = line.object("router");
+  for (const RouterMetric& metric : kRouterMetrics) {
+    const auto column = json.find(metric.name);
+    if (column == json.end()) continue;
+    if (!column->is_array()) line.fail("router", "lists of numbers");
+    router.resize(std::max(router.size(), column->size()));
+    for (std::size_t layer = 0; layer < column->size(); ++layer) {
+      const Json& x = (*column)[layer];
+      if (!x.is_number() && !x.is_null()) line.fail("router", "lists of numbers");
+      router[layer].*metric.value = number_or_nan(x);
+    }
+  }
+  return router;
 }
 
 StepMetrics step_of(const Fields& line) {
@@ -175,6 +213,7 @@ StepMetrics step_of(const Fields& line) {
           .share_of_peak = line.number("share_of_peak"),
           .elapsed_s = line.number("elapsed_s"),
           .expert_load = expert_load_of(line),
+          .router = router_of(line),
           .dead_experts = line.count("dead_experts"),
           .load_max_over_mean = line.number("load_max_over_mean"),
           .memory_bytes = std::size_t(line.count("memory_bytes"))};
@@ -212,7 +251,10 @@ void add_line(const Fields& line, RunHistory& history) {
       history.loads.add(step.step, step.expert_load);
       auto older = history.steps.rbegin();
       while (older != history.steps.rend() && older->expert_load.empty()) ++older;
-      if (older != history.steps.rend()) older->expert_load = {};
+      if (older != history.steps.rend()) {
+        older->expert_load = {};
+        older->router = {};
+      }
     }
     history.steps.push_back(std::move(step));
   } else if (type == "eval") {

@@ -16,6 +16,35 @@
 
 namespace quern {
 
+// What the router of one MoE layer did in a step. Loads are over the mean, so that 1 is even.
+struct RouterMetrics {
+  double max_load = 0, min_load = 0;
+  double load_entropy = 0;  // nats; at best log(experts)
+  double dead = 0;          // experts without a token
+  double gate_entropy = 0;  // nats, the mean over tokens
+  double weight_sum = 0;    // of a token's chosen experts, the mean
+  double devices = 0;       // that a token is sent to, the mean
+  double expert_loss = 0, device_loss = 0, communication_loss = 0, z_loss = 0;  // without alphas
+};
+// Their names, in metrics.jsonl and wherever else a run shows them.
+struct RouterMetric {
+  const char* name;
+  double RouterMetrics::*value;
+};
+inline constexpr RouterMetric kRouterMetrics[] = {
+    {"max_load", &RouterMetrics::max_load},
+    {"min_load", &RouterMetrics::min_load},
+    {"load_entropy", &RouterMetrics::load_entropy},
+    {"dead", &RouterMetrics::dead},
+    {"gate_entropy", &RouterMetrics::gate_entropy},
+    {"weight_sum", &RouterMetrics::weight_sum},
+    {"devices", &RouterMetrics::devices},
+    {"expert_loss", &RouterMetrics::expert_loss},
+    {"device_loss", &RouterMetrics::device_loss},
+    {"communication_loss", &RouterMetrics::communication_loss},
+    {"z_loss", &RouterMetrics::z_loss},
+};
+
 struct StepMetrics {
   i64 step = 0;         // steps done, this one included
   i64 tokens_seen = 0;  // since the run began
@@ -33,8 +62,9 @@ struct StepMetrics {
   // [MoE layers][experts]: an expert's assignments over the mean, so that the mean is 1. Empty when
   // the model is dense. The log keeps three decimals.
   std::vector<std::vector<double>> expert_load;
-  i64 dead_experts = 0;           // without a single token
-  double load_max_over_mean = 0;  // of the layer where it is largest
+  std::vector<RouterMetrics> router;  // [MoE layers]; four decimals, {} in logs of older versions
+  i64 dead_experts = 0;               // without a single token
+  double load_max_over_mean = 0;      // of the layer where it is largest
   std::size_t memory_bytes = 0;
 };
 
@@ -78,7 +108,7 @@ struct EventMetrics {
 };
 
 struct RunHistory {
-  std::vector<StepMetrics> steps;  // only the last one that has an expert_load keeps it
+  std::vector<StepMetrics> steps;  // only the last one that has a load of experts keeps it
   std::vector<EvalMetrics> evals;
   std::vector<SampleMetrics> samples;
   std::vector<EventMetrics> events;

@@ -121,6 +121,33 @@ std::string evaluation_history(const std::vector<EvalMetrics>& evals) {
   return html + "</tbody></table></section>\n";
 }
 
+// ---- routers ----
+
+std::string router_table(const std::vector<StepMetrics>& steps) {
+  const auto last = std::find_if(steps.rbegin(), steps.rend(),
+                                 [](const StepMetrics& step) { return !step.router.empty(); });
+  if (last == steps.rend()) return "";
+  std::string html = "<section class=\"card\" id=\"routers\"><h2>Routers at step " +
+                     count_text(last->step) +
+                     "</h2>\n<table class=\"numbers\"><thead><tr><th>MoE layer</th>";
+  for (const RouterMetric& metric : kRouterMetrics) {
+    std::string name = metric.name;
+    std::ranges::replace(name, '_', ' ');
+    html += "<th>" + name + "</th>";
+  }
+  html += "</tr></thead><tbody>\n";
+  for (std::size_t layer = 0; layer < std::min(last->router.size(), kMaxRows); ++layer) {
+    html += "<tr><th scope=\"row\">" + std::to_string(layer) + "</th>";
+    for (const RouterMetric& metric : kRouterMetrics) {
+      html += "<td>" + fixed_text(last->router[layer].*metric.value, 3) + "</td>";
+    }
+    html += "</tr>\n";
+  }
+  return html +
+         "</tbody></table>\n<p class=\"remark\">Loads are over the mean, entropies in nats, losses "
+         "without their alphas.</p></section>\n";
+}
+
 // ---- plain tables ----
 
 std::string rows_table(const std::string& id, const std::string& title,
@@ -166,7 +193,7 @@ std::string report_tables(const ReportInput& input) {
                            rows_table("environment", "Environment", input.environment);
   return bits_table(input) + evaluation_history(input.history.evals) +
          (pair.empty() ? "" : "<section class=\"pair\">\n" + pair + "</section>\n") +
-         event_table(input.history.events);
+         router_table(input.history.steps) + event_table(input.history.events);
 }
 
 std::string report_samples(const ReportInput& input) {

@@ -13,6 +13,7 @@
 #include "quern/data/file_errors.h"
 #include "quern/data/prefetch.h"
 #include "quern/recipes/bad_steps.h"
+#include "quern/recipes/collapse_alarm.h"
 #include "quern/recipes/describe.h"
 #include "quern/recipes/environment.h"
 #include "quern/recipes/evaluate.h"
@@ -91,6 +92,7 @@ class Run {
   std::set<std::pair<i64, std::string>> sampled_;  // steps and prompts of earlier pieces
   std::optional<RunLog> log_;
   ProgressLine line_;
+  CollapseAlarm alarm_;
   std::optional<Prefetcher> batches_;
 };
 
@@ -100,7 +102,8 @@ Run::Run(const Recipe& recipe, fs::path folder, RunInputs data, const StepHooks&
       data_(std::move(data)),
       trainer_(recipe, data_.sampler, hooks),
       product_rate_(measure_product_rate()),
-      line_(recipe.train.steps, recipe.train.log_every, stdout) {
+      line_(recipe.train.steps, recipe.train.log_every, stdout),
+      alarm_(recipe.model) {
   retention_.last = recipe_.train.keep_checkpoints;
   retention_.every = recipe_.train.keep_every;
   if (const auto checkpoint = newest_checkpoint(folder_)) {
@@ -160,6 +163,9 @@ void Run::remember(const RunHistory& history) {
 
 ExitCode Run::go() {
   start_ = seconds_now();
+  if (recipe_.model.n_routed_experts > 0) {
+    line_.note("auxiliary losses: " + auxiliary_losses(recipe_.model));
+  }
   if (may_roll_back(recipe_.guard) && trainer_.progress().step == 0) save(false);
   try {
     take_steps();
@@ -227,6 +233,7 @@ void Run::roll_back(const BadStep& bad) {
   const Progress to = read_checkpoint_info(checkpoint).progress;
   trainer_.roll_back(checkpoint, bad);
   saved_step_ = to.step;
+  alarm_ = CollapseAlarm(recipe_.model);
   std::erase_if(evaluated_, [&](const auto& e) { return e.first > to.step; });
   std::erase_if(sampled_, [&](const auto& s) { return s.first > to.step; });
   log_->roll_back(to.step, rollback_text(bad, to));
@@ -256,6 +263,10 @@ void Run::log_step(const StepReport& report, double seconds, double data_seconds
   m.memory_bytes = resident_bytes();
   log_->append(m);
   line_.step(m);
+  for (const std::string& what : alarm_.look(m)) {
+    log_->append(EventMetrics{m.step, "router collapsed", what});
+    line_.note("warning: step " + std::to_string(m.step) + ": router collapsed: " + what);
+  }
 }
 
 void Run::do_evaluate(i64 max_tokens) {

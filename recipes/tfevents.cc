@@ -163,6 +163,12 @@ void EventFile::append(const StepMetrics& m) {
   if (!m.expert_load.empty()) {
     values.emplace_back("experts/load_max_over_mean", m.load_max_over_mean);
     values.emplace_back("experts/dead", double(m.dead_experts));
+    for (const RouterMetric& metric : kRouterMetrics) {
+      double sum = 0;
+      for (const RouterMetrics& layer : m.router) sum += layer.*metric.value;
+      if (m.router.empty()) continue;
+      values.emplace_back(std::string("router_mean/") + metric.name, sum / double(m.router.size()));
+    }
   }
   scalars(m.step, values);
 }

@@ -39,6 +39,16 @@ class MetricsTest : public testing::Test {
   fs::path folder_;
 };
 
+// Two layers, every figure another.
+std::vector<RouterMetrics> router_metrics() {
+  std::vector<RouterMetrics> router(2);
+  double x = 0.5;
+  for (RouterMetrics& layer : router) {
+    for (const RouterMetric& metric : kRouterMetrics) layer.*metric.value = x += 0.0625;
+  }
+  return router;
+}
+
 StepMetrics step_metrics(i64 step) {
   return {.step = step,
           .tokens_seen = step * 4096,
@@ -54,6 +64,7 @@ StepMetrics step_metrics(i64 step) {
           .share_of_peak = 0.41,
           .elapsed_s = 0.25 * double(step),
           .expert_load = {{0.5, 1.5}, {2, 0}},
+          .router = router_metrics(),
           .dead_experts = 1,
           .load_max_over_mean = 2,
           .memory_bytes = std::size_t(5) << 30};
@@ -85,6 +96,13 @@ TEST_F(MetricsTest, ComesBackAsWritten) {
   EXPECT_EQ(step.share_of_peak, expected.share_of_peak);
   EXPECT_EQ(step.elapsed_s, expected.elapsed_s);
   EXPECT_EQ(step.expert_load, expected.expert_load);
+  ASSERT_EQ(step.router.size(), 2u);
+  for (const size_t layer : {0u, 1u}) {
+    for (const RouterMetric& metric : kRouterMetrics) {
+      EXPECT_EQ(step.router[layer].*metric.value, expected.router[layer].*metric.value)
+          << metric.name;
+    }
+  }
   EXPECT_EQ(step.dead_experts, 1);
   EXPECT_EQ(step.load_max_over_mean, 2);
   EXPECT_EQ(step.memory_bytes, expected.memory_bytes);

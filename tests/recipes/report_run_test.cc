@@ -96,6 +96,7 @@ TEST_F(ReportRunTest, AnOlderLogMakesAPageToo) {
   const testing::HtmlNode page = testing::parse_html(bytes_of(run / "report.html"));
   EXPECT_NE(page.with_id("loss"), nullptr);
   EXPECT_EQ(page.with_id("environment"), nullptr);
+  EXPECT_EQ(page.with_id("routers"), nullptr);
   EXPECT_NE(page.with_id("phases"), nullptr);  // all of it "rest of steps"
 }
 

@@ -56,6 +56,7 @@ ReportInput full_input() {
   input.finished = true;
   for (i64 step = 1; step <= 40; ++step) input.history.steps.push_back(step_metrics(step, 2, 4));
   input.history.steps.back().expert_load[1][2] = 0;
+  input.history.steps.back().router = {{.max_load = 1.25}, {.z_loss = 7.5}};
   input.history.evals = {{20, 2.5, 3.5, {{"gospels", 2.6, 700, 200}, {"novel", 2.4, 300, 90}}},
                          {40, 1.9, 3.1, {{"gospels", 2.0, 700, 200}, {"novel", 1.8, 300, 90}}}};
   input.history.samples = {{20, "Once", " upon"}, {40, "Once", " a time"}};
@@ -75,7 +76,8 @@ TEST(Report, ShowsWhatItWasGiven) {
   for (const char* part :
        {"finished", "1.900", "gzip -9", "xz -9e", "2.168" /* 8 * 271 / 1000 */, "gospels", "a time",
         "1,234", "avx2", "hidden_size: 64", "quern resume run", "quern generate run",
-        "layer 1, expert 2: 0.00", "step 40", "started: 2 threads"}) {
+        "layer 1, expert 2: 0.00", "step 40", "started: 2 threads", "Routers at step 40", "1.250",
+        "7.500", "communication loss"}) {
     EXPECT_TRUE(contains(html, part)) << part;
   }
   EXPECT_FALSE(contains(html, "The model was measured on"));  // on the same bytes here

@@ -9,8 +9,8 @@ namespace quern {
 namespace {
 
 ModelConfig model_of(const std::string& fields) {
-  return parse_recipe("model { " + fields + " } data { train { path: 'a.h5' } } train { steps: 900 }",
-                      "r")
+  return parse_recipe(
+             "model { " + fields + " } data { train { path: 'a.h5' } } train { steps: 900 }", "r")
       .model;
 }
 

@@ -8,6 +8,7 @@
 
 #include <atomic>
 #include <chrono>
+#include <cmath>
 #include <csignal>
 #include <fstream>
 #include <nlohmann/json.hpp>
@@ -90,6 +91,35 @@ TEST_F(RunTest, ASignalSavesAndTheRunGoesOn) {
   ASSERT_EQ(resume_run(stopped), ExitCode::kDone);
   expect_same_checkpoint(checkpoint_path(whole, 400), checkpoint_path(stopped, 400));
   expect_steps_once(stopped, 400);
+}
+
+// In two dimensions, only the experts on the hull of all 32 ever have the largest logit.
+TEST_F(RunTest, ACollapsedRouterIsNoticedOnce) {
+  recipe_.train.steps = 120;
+  recipe_.optim.lr = 1e-9;
+  recipe_.model.hidden_size = 2;
+  recipe_.model.n_routed_experts = 32;
+  recipe_.model.num_experts_per_tok = 1;
+  ASSERT_EQ(train_run(recipe_, dir_ / "run"), ExitCode::kDone);
+  const RunHistory history = read_metrics(dir_ / "run/metrics.jsonl");
+  std::vector<EventMetrics> warnings;
+  for (const EventMetrics& e : history.events) {
+    if (e.name == "router collapsed") warnings.push_back(e);
+  }
+  ASSERT_EQ(warnings.size(), 1u);
+  EXPECT_EQ(warnings[0].step, 50);
+  EXPECT_TRUE(warnings[0].detail.starts_with("model.layers.1.mlp: ")) << warnings[0].detail;
+  const StepMetrics& last = history.steps.back();
+  ASSERT_EQ(last.router.size(), 1u);
+  const RouterMetrics& router = last.router[0];
+  EXPECT_EQ(router.dead, double(last.dead_experts));
+  EXPECT_NEAR(router.max_load, last.load_max_over_mean, 1e-4);
+  EXPECT_LT(router.load_entropy, std::log(32 - router.dead) + 1e-4);
+  EXPECT_GT(router.load_entropy, 0);
+  EXPECT_GT(router.gate_entropy, 3);  // of scores still even: log(32) = 3.47
+  EXPECT_NEAR(router.weight_sum, 1.0 / 32, 0.01);
+  EXPECT_EQ(router.devices, 1);
+  EXPECT_NEAR(recipe_.model.aux_loss_alpha * router.expert_loss, last.aux_loss, 1e-5);
 }
 
 TEST_F(RunTest, AKillBeforeTheFirstCheckpointStartsAgain) {

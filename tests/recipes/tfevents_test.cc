@@ -86,6 +86,7 @@ TEST_F(EventFileTest, EveryMetricHasItsTag) {
                           .loss = 2.5,
                           .grad_norm = std::numeric_limits<double>::infinity(),
                           .expert_load = {{0, 2}},
+                          .router = {{.max_load = 2}, {.max_load = 3}},
                           .dead_experts = 1,
                           .load_max_over_mean = 2,
                           .memory_bytes = 1 << 20});
@@ -94,7 +95,10 @@ TEST_F(EventFileTest, EveryMetricHasItsTag) {
   file.append(EventMetrics{7, "skipped", "loss not finite"});
   file.append(PhaseMetrics{7, "saving", 0.5});
   file.append(EnvironmentMetrics{7, {{"kernels", "avx2"}}});
-  std::set<std::string> tags;
+  std::set<std::string> tags, routers;
+  for (const RouterMetric& metric : kRouterMetrics) {
+    routers.insert(std::string("router_mean/") + metric.name);
+  }
   for (const EventRecord& event : only_file()) {
     for (const EventValue& value : event.values) {
       EXPECT_EQ(event.step, 7);
@@ -105,11 +109,15 @@ TEST_F(EventFileTest, EveryMetricHasItsTag) {
       if (value.tag == "experts/dead") {
         EXPECT_EQ(value.scalar, 1.0f);
       }
+      if (value.tag == "router_mean/max_load") {
+        EXPECT_EQ(value.scalar, 2.5f);
+      }
       if (value.tag == "memory/resident_bytes") {
         EXPECT_EQ(value.scalar, 1048576.0f);
       }
     }
   }
+  for (const std::string& tag : routers) EXPECT_EQ(tags.erase(tag), 1u) << tag;
   EXPECT_EQ(tags,
             (std::set<std::string>{
                 "train/loss", "train/aux_loss", "train/lr", "train/grad_norm", "speed/tokens_per_s",

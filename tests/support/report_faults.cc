@@ -118,6 +118,7 @@ void check_panels(const HtmlNode& page, Faults& faults) {
   check_panel(page, "samples", faults, texts("blockquote", 1, {"step "}));
   check_panel(page, "evaluation", faults, table(1, {"all"}));
   check_panel(page, "evaluations", faults, table(2));
+  check_panel(page, "routers", faults, table(1, {"gate entropy", "expert loss"}));
   check_panel(page, "model", faults, table(5, {"parameters", "routed experts"}));
   check_panel(page, "environment", faults,
               table(6, {"processor", "memory", "threads", "kernels", "compiler", "quern"}));
