@@ -159,19 +159,22 @@ Case expert_weights_case(const std::string& name, i64 m, i64 n) {
 std::vector<Case> attention_cases() {
   constexpr i64 batch = 16, seq = 256, heads = 8, nope = 64, rope = 32, value = 64;
   const auto parts = [=]<class T>(T, const std::vector<Tensor>& t) {
-    return kernels::Attention<T>{batch,
-                                 seq,
-                                 heads,
-                                 nope,
-                                 rope,
-                                 value,
-                                 1 / std::sqrt(96.0),
-                                 t[0].data<T>(),
-                                 t[1].data<T>(),
-                                 t[2].data<T>(),
-                                 nullptr,
-                                 t[3].data<T>(),
-                                 t[4].data<T>()};
+    constexpr i64 head_step = nope + value, token_step = heads * head_step;
+    return kernels::Attention<T>{.batch = batch,
+                                 .seq = seq,
+                                 .heads = heads,
+                                 .kv_heads = heads,
+                                 .nope = nope,
+                                 .rope = rope,
+                                 .value = value,
+                                 .scale = 1 / std::sqrt(96.0),
+                                 .q = t[0].data<T>(),
+                                 .k = {t[1].data<T>(), token_step, head_step},
+                                 .v = {t[1].data<T>() + nope, token_step, head_step},
+                                 .k_rope = t[2].data<T>(),
+                                 .first_key = nullptr,
+                                 .out = t[3].data<T>(),
+                                 .log_sum_exp = t[4].data<T>()};
   };
   std::vector<Tensor> single, twice;  // q, kv, k_rope, out, log_sum_exp, dout, gradients, scratch
   const std::vector<Shape> shapes{{kTokens, heads, nope + rope},
@@ -190,7 +193,8 @@ std::vector<Case> attention_cases() {
   }
   const auto backward = [=]<class T>(T zero, const std::vector<Tensor>& t) {
     kernels::attention_backward<T>({parts(zero, t), t[5].data<T>(), t[6].data<T>(), false,
-                                    t[7].data<T>(), false, t[8].data<T>(), false, t[9].data<T>()});
+                                    t[7].data<T>(), false, t[7].data<T>() + nope, false,
+                                    t[8].data<T>(), false, t[9].data<T>()});
   };
   const auto forward = [=] { kernels::attention(parts(0.0f, single)); };
   const auto forward_error = [=] {  // one row of one head at a time
@@ -368,7 +372,7 @@ std::vector<Case> movement_cases() {
       "rope", turned, 8.0 * double(q.numel()),
       [=] {
         kernels::rope<float>({kTokens, heads, head_dim, dim, position.data<i32>(),
-                              cos.data<float>(), sin.data<float>(), false, q.data<float>(),
+                              cos.data<float>(), sin.data<float>(), false, false, q.data<float>(),
                               turned.data<float>(), false});
       },
       [=](i64 i) {

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: MIT
-// Compiled once for each tier; see internal/tier.h. A task is one head of one sequence, so whatever
-// it sums is summed in the order of its query blocks. It takes one piece of the heap, linear in the
-// length of the sequence (one, because the allocator then keeps it from task to task).
+// Compiled once for each tier; see internal/tier.h. A task is one query head of one sequence, and
+// in backward one head of keys with the query heads that share it, so whatever it sums is summed in
+// the order of heads and query blocks. It takes one piece of the heap, linear in the length of the
+// sequence (one, because the allocator then keeps it from task to task).
 #include "quern/autograd/kernels/attention.h"
 
 #include <math.h>
@@ -36,19 +37,21 @@ struct Block {
   i64 keys() const { return end - first_key; }
 };
 
-// One head of one sequence: offsets of its rows in the arrays of Attention, and from row to row.
+// One query head of one sequence: where its rows begin in the arrays of Attention.
 template <class T>
 struct Head {
-  Head(const Attention<T>& args, i64 task)
-      : a(args), first_token(task / args.heads * args.seq), head(task % args.heads) {}
+  Head(const Attention<T>& args, i64 sequence, i64 query_head)
+      : a(args),
+        first_token(sequence * args.seq),
+        head(query_head),
+        kv_head(query_head / (args.heads / args.kv_heads)) {}
 
   i64 key_dim() const { return a.nope + a.rope; }
   i64 q_step() const { return a.heads * key_dim(); }
-  i64 kv_step() const { return a.heads * (a.nope + a.value); }
   i64 out_step() const { return a.heads * a.value; }
   i64 q_at(i64 i) const { return (first_token + i) * q_step() + head * key_dim(); }
-  i64 kv_at(i64 i) const { return (first_token + i) * kv_step() + head * (a.nope + a.value); }
-  i64 value_at(i64 i) const { return kv_at(i) + a.nope; }
+  i64 k_at(i64 i) const { return (first_token + i) * a.k.token_step + kv_head * a.k.head_step; }
+  i64 v_at(i64 i) const { return (first_token + i) * a.v.token_step + kv_head * a.v.head_step; }
   i64 out_at(i64 i) const { return (first_token + i) * out_step() + head * a.value; }
   i64 k_rope_at(i64 i) const { return (first_token + i) * a.rope; }
   i64 log_sum_exp_at(i64 i) const { return first_token * a.heads + head * a.seq + i; }
@@ -65,7 +68,7 @@ struct Head {
   // keys: [seq, nope + rope], both parts of each key side by side
   void gather_keys(T* keys) const {
     for (i64 j = 0; j < a.seq; ++j) {
-      row(keys + j * key_dim(), a.nope) = row(a.kv + kv_at(j), a.nope);
+      row(keys + j * key_dim(), a.nope) = row(a.k.data + k_at(j), a.nope);
       row(keys + j * key_dim() + a.nope, a.rope) = row(a.k_rope + k_rope_at(j), a.rope);
     }
   }
@@ -78,7 +81,7 @@ struct Head {
   }
 
   const Attention<T>& a;
-  i64 first_token, head;
+  i64 first_token, head, kv_head;
 };
 
 // Zeroes what query i of the block does not see in its row; f(visible part, its first column).
@@ -106,15 +109,14 @@ void forward_block(const Head<T>& head, const Block& block, const T* keys, T* s)
     });
   }
   block_product<T>(block.queries(), a.value, block.keys(), T(1), s, block.keys(), false,
-                   a.kv + head.value_at(block.first_key), head.kv_step(), false,
+                   a.v.data + head.v_at(block.first_key), a.v.token_step, false,
                    a.out + head.out_at(block.begin), head.out_step(), false);
   for (i64 i = block.begin; i < block.end; ++i) {
     row(a.out + head.out_at(i), a.value) *= inverse_sum[i - block.begin];
   }
 }
 
-// p and ds: [queries, keys] scratch. dkeys: [seq, nope + rope], added to, as are the values' part
-// of dkv.
+// p and ds: [queries, keys] scratch. dkeys: [seq, nope + rope], added to, as is dv.
 template <class T>
 void backward_block(const AttentionBackward<T>& b, const Head<T>& head, const Block& block,
                     const T* keys, T* dkeys, T* p, T* ds) {
@@ -123,7 +125,7 @@ void backward_block(const AttentionBackward<T>& b, const Head<T>& head, const Bl
   const T* dout = b.dout + head.out_at(block.begin);
   head.scores(block, keys, p);
   block_product<T>(queries, n, a.value, T(1), dout, head.out_step(), false,
-                   a.kv + head.value_at(block.first_key), head.kv_step(), true, ds, n, false);
+                   a.v.data + head.v_at(block.first_key), a.v.token_step, true, ds, n, false);
   for (i64 i = block.begin; i < block.end; ++i) {
     const T delta =
         (row(b.dout + head.out_at(i), a.value) * row(a.out + head.out_at(i), a.value)).sum();
@@ -135,32 +137,37 @@ void backward_block(const AttentionBackward<T>& b, const Head<T>& head, const Bl
     });
   }
   block_product<T>(n, a.value, queries, T(1), p, n, true, dout, head.out_step(), false,
-                   b.dkv + head.value_at(block.first_key), head.kv_step(), true);
+                   b.dv + head.v_at(block.first_key), a.v.token_step, true);
   block_product<T>(queries, key_dim, n, T(a.scale), ds, n, false, keys + block.first_key * key_dim,
                    key_dim, false, b.dq + head.q_at(block.begin), head.q_step(), b.add_dq);
   block_product<T>(n, key_dim, queries, T(a.scale), ds, n, true, a.q + head.q_at(block.begin),
                    head.q_step(), false, dkeys + block.first_key * key_dim, key_dim, true);
 }
 
+// All query heads that share one head of keys.
 template <class T>
-void backward_head(const AttentionBackward<T>& b, i64 task) {
+void backward_group(const AttentionBackward<T>& b, i64 sequence, i64 kv_head) {
   const Attention<T>& a = b.forward;
-  const Head<T> head(a, task);
-  const i64 key_dim = head.key_dim(), all_keys = a.seq * key_dim;
+  const i64 group = a.heads / a.kv_heads, key_dim = a.nope + a.rope, all_keys = a.seq * key_dim;
+  const Head<T> first(a, sequence, kv_head * group);
   Array<T> scratch(2 * all_keys + 2 * kBlock * a.seq);
   T *keys = scratch.data(), *dkeys = keys + all_keys, *p = dkeys + all_keys;
-  head.gather_keys(keys);
+  first.gather_keys(keys);
   row(dkeys, all_keys).setZero();
-  if (!b.add_dkv) {
-    for (i64 j = 0; j < a.seq; ++j) row(b.dkv + head.kv_at(j), a.nope + a.value).setZero();
+  for (i64 j = 0; j < a.seq; ++j) {
+    if (!b.add_dk) row(b.dk + first.k_at(j), a.nope).setZero();
+    if (!b.add_dv) row(b.dv + first.v_at(j), a.value).setZero();
   }
-  for (i64 begin = 0; begin < a.seq; begin += kBlock) {
-    backward_block(b, head, head.block(begin), keys, dkeys, p, p + kBlock * a.seq);
+  for (i64 h = 0; h < group; ++h) {
+    const Head<T> head(a, sequence, kv_head * group + h);
+    for (i64 begin = 0; begin < a.seq; begin += kBlock) {
+      backward_block(b, head, head.block(begin), keys, dkeys, p, p + kBlock * a.seq);
+    }
   }
   const i64 tokens = a.batch * a.seq;
   for (i64 j = 0; j < a.seq; ++j) {
-    row(b.dkv + head.kv_at(j), a.nope) += row(dkeys + j * key_dim, a.nope);
-    row(b.dk_rope_heads + head.head * tokens * a.rope + head.k_rope_at(j), a.rope) =
+    row(b.dk + first.k_at(j), a.nope) += row(dkeys + j * key_dim, a.nope);
+    row(b.dk_rope_heads + kv_head * tokens * a.rope + first.k_rope_at(j), a.rope) =
         row(dkeys + j * key_dim + a.nope, a.rope);
   }
 }
@@ -170,7 +177,7 @@ void backward_head(const AttentionBackward<T>& b, i64 task) {
 template <class T>
 void attention(const Attention<T>& a) {
   parallel_for(a.batch * a.heads, [&](i64 task) {
-    const Head<T> head(a, task);
+    const Head<T> head(a, task / a.heads, task % a.heads);
     const i64 all_keys = a.seq * head.key_dim();
     Array<T> scratch(all_keys + kBlock * a.seq);
     head.gather_keys(scratch.data());
@@ -183,12 +190,13 @@ void attention(const Attention<T>& a) {
 template <class T>
 void attention_backward(const AttentionBackward<T>& b) {
   const Attention<T>& a = b.forward;
-  parallel_for(a.batch * a.heads, [&](i64 task) { backward_head(b, task); });
+  parallel_for(a.batch * a.kv_heads,
+               [&](i64 task) { backward_group(b, task / a.kv_heads, task % a.kv_heads); });
   const i64 n = a.batch * a.seq * a.rope;
   parallel_chunks(n, 4096, [&](i64 begin, i64 end) {
     auto sum = row(b.dk_rope + begin, end - begin);
     if (!b.add_dk_rope) sum.setZero();
-    for (i64 h = 0; h < a.heads; ++h) sum += row(b.dk_rope_heads + h * n + begin, end - begin);
+    for (i64 h = 0; h < a.kv_heads; ++h) sum += row(b.dk_rope_heads + h * n + begin, end - begin);
   });
 }
 

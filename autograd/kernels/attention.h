@@ -1,41 +1,54 @@
 // SPDX-License-Identifier: MIT
-// Causal attention whose keys have a per-head part and a rotary part shared by all heads (MLA).
-// Works in blocks of queries, so memory grows linearly with the sequence.
+// Causal attention of groups of query heads that share a head of keys and values, and whose keys
+// may have a rotary part shared by all heads: MHA, GQA, MQA and MLA. Works in blocks of queries, so
+// memory grows linearly with the sequence.
 #pragma once
 
 #include "quern/autograd/kernels/types.h"
 
 namespace quern::kernels {
 
-// score[i, j] = scale * (q_nope[i] . k_nope[j] + q_rope[i] . k_rope[j]),  first_key[i] <= j <= i
+// Rows of several heads among other columns: that of one head at one token begins at
+// data + token * token_step + head * head_step.
+template <class T>
+struct HeadRows {
+  T* data;
+  i64 token_step, head_step;
+};
+
+// score[i, j] = scale * q[i] . (k[j]; k_rope[j]),  first_key[i] <= j <= i
 // out[i] = sum_j softmax_j(score[i]) v[j]
-//   q: [batch, seq, heads, nope + rope]   kv: [batch, seq, heads, nope + value] (k_nope, then v)
-//   k_rope: [batch, seq, rope]            out: [batch, seq, heads, value]
+//   q: [batch, seq, heads, nope + rope]   k: [batch, seq, kv_heads, nope]
+//   k_rope: [batch, seq, rope]            v: [batch, seq, kv_heads, value]
+//   out: [batch, seq, heads, value]       query head h reads head h / (heads / kv_heads) of k and v
 //   first_key: [batch, seq], the first position of a query's own document; null counts as zeros
 //   log_sum_exp: [batch, heads, seq], of the scaled scores, kept for backward
-// All but batch and seq of q, kv and out are packed; rows follow each other.
+// q, k_rope and out are packed.
 template <class T>
 struct Attention {
-  i64 batch, seq, heads, nope, rope, value;
+  i64 batch, seq, heads, kv_heads, nope, rope, value;
   double scale;
   const T* q;
-  const T* kv;
+  HeadRows<const T> k, v;
   const T* k_rope;
   const i32* first_key;
   T* out;
   T* log_sum_exp;
 };
 
-// Gradients of q, kv and k_rope, each overwritten or added to. dk_rope is the sum over heads, in
-// order, through `dk_rope_heads`: [heads, batch, seq, rope] scratch.
+// Gradients of q, k, v and k_rope, each overwritten or added to; those of k and v lie as k and v
+// do. dk_rope is the sum over kv_heads, in order, through `dk_rope_heads`: [kv_heads, batch, seq,
+// rope] scratch.
 template <class T>
 struct AttentionBackward {
   Attention<T> forward;  // with out and log_sum_exp as they were computed
   const T* dout;
   T* dq;
   bool add_dq;
-  T* dkv;
-  bool add_dkv;
+  T* dk;
+  bool add_dk;
+  T* dv;
+  bool add_dv;
   T* dk_rope;
   bool add_dk_rope;
   T* dk_rope_heads;

@@ -177,10 +177,15 @@ void rope(const Rope<T>& a) {
           for (i64 i = 0; i < a.head_dim; ++i) y[i] = 0;
         }
         for (i64 i = 0; i < plain; ++i) y[i] += x[i];
-        for (i64 i = 0; i < half; ++i) {
-          const T u = x[plain + 2 * i], v = x[plain + 2 * i + 1];
-          y[plain + 2 * i] += u * cos[i] - sign * v * sin[i];
-          y[plain + 2 * i + 1] += v * cos[i] + sign * u * sin[i];
+        const auto turn = [&](i64 i, i64 first, i64 second) {
+          const T u = x[plain + first], v = x[plain + second];
+          y[plain + first] += u * cos[i] - sign * v * sin[i];
+          y[plain + second] += v * cos[i] + sign * u * sin[i];
+        };
+        if (a.halves) {
+          for (i64 i = 0; i < half; ++i) turn(i, i, i + half);
+        } else {
+          for (i64 i = 0; i < half; ++i) turn(i, 2 * i, 2 * i + 1);
         }
       }
     }

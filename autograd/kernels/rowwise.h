@@ -78,15 +78,17 @@ struct CrossEntropy {
   double scale;
 };
 
-// The last `dim` columns of every head turn by position[row] (pairs 2i, 2i+1 by
-// angle[position][i]); other columns are copied.   x, y: [rows, heads, head_dim]
-// inverse: by the opposite angle, which is the gradient. add: y += .
+// The last `dim` columns of every head turn by position[row], pair i by angle[position][i]; other
+// columns are copied.   x, y: [rows, heads, head_dim]
+// halves: pair i is columns (i, i + dim / 2), otherwise (2i, 2i + 1). inverse: by the opposite
+// angle, which is the gradient. add: y += .
 template <class T>
 struct Rope {
   i64 rows, heads, head_dim, dim;
   const i32* position;  // [rows]
   const T* cos;         // [positions, dim / 2]
   const T* sin;
+  bool halves;
   bool inverse;
   const T* x;
   T* y;

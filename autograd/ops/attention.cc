@@ -7,33 +7,49 @@
 namespace quern::ops {
 namespace {
 
-constexpr const char* kName = "mla_attention";
+constexpr const char* kMla = "mla_attention";
+constexpr const char* kGrouped = "grouped_query_attention";
 
-void check_shapes(const Tensor& q, const Tensor& kv, const Tensor& k_rope) {
+void check_mla(const Tensor& q, const Tensor& kv, const Tensor& k_rope) {
   const i64 batch = q.dim(0), seq = q.dim(1), heads = q.dim(2), rope = k_rope.dim(2);
-  expect_shape(kName, "q", q, {batch, seq, heads, q.dim(3)});
-  expect_shape(kName, "kv", kv, {batch, seq, heads, kv.dim(3)});
-  expect_shape(kName, "k_rope", k_rope, {batch, seq, rope});
+  expect_shape(kMla, "q", q, {batch, seq, heads, q.dim(3)});
+  expect_shape(kMla, "kv", kv, {batch, seq, heads, kv.dim(3)});
+  expect_shape(kMla, "k_rope", k_rope, {batch, seq, rope});
   if (rope > q.dim(3) || q.dim(3) - rope >= kv.dim(3)) {
-    throw ShapeError({.key = kName,
+    throw ShapeError({.key = kMla,
                       .expected = "q [.., nope + rope], kv [.., nope + value], k_rope [.., rope]",
                       .actual = q.str() + ", " + kv.str() + ", " + k_rope.str()});
   }
-  expect_same_type(kName, q, kv);
-  expect_same_type(kName, q, k_rope);
+  expect_same_type(kMla, q, kv);
+  expect_same_type(kMla, q, k_rope);
 }
 
-void check_first_key(const Tensor& first_key, i64 batch, i64 seq) {
+void check_grouped(const Tensor& q, const Tensor& k, const Tensor& v) {
+  const i64 batch = q.dim(0), seq = q.dim(1), heads = q.dim(2), kv_heads = k.dim(2);
+  expect_shape(kGrouped, "q", q, {batch, seq, heads, q.dim(3)});
+  expect_shape(kGrouped, "k", k, {batch, seq, kv_heads, q.dim(3)});
+  expect_shape(kGrouped, "v", v, {batch, seq, kv_heads, v.dim(3)});
+  if (kv_heads == 0 || heads % kv_heads != 0) {
+    throw ShapeError({.key = kGrouped,
+                      .expected = "a multiple of the " + std::to_string(kv_heads) +
+                                  " heads of keys as heads of queries",
+                      .actual = std::to_string(heads)});
+  }
+  expect_same_type(kGrouped, q, k);
+  expect_same_type(kGrouped, q, v);
+}
+
+void check_first_key(const char* op, const Tensor& first_key, i64 batch, i64 seq) {
   if (!first_key.defined()) return;
-  expect_shape(kName, "first_key", first_key, {batch, seq});
+  expect_shape(op, "first_key", first_key, {batch, seq});
+  const std::string key = std::string(op) + " first_key";
   if (first_key.dtype() != DType::i32) {
-    throw ShapeError(
-        {.key = "mla_attention first_key", .expected = "i32", .actual = first_key.str()});
+    throw ShapeError({.key = key, .expected = "i32", .actual = first_key.str()});
   }
   const auto keys = first_key.span<i32>();
   for (i64 t = 0; t < batch * seq; ++t) {
     if (keys[size_t(t)] < 0 || keys[size_t(t)] > t % seq) {
-      throw ShapeError({.key = "mla_attention first_key",
+      throw ShapeError({.key = key,
                         .expected = "0 to " + std::to_string(t % seq),
                         .actual = std::to_string(keys[size_t(t)])});
     }
@@ -45,50 +61,128 @@ GradTarget target(Grads& d, int input, const Tensor& value) {
   return d.wants(input) ? d.into(input) : GradTarget{Tensor::like(value), false};
 }
 
+// Both operations: inputs q, `second` and `third`, which are kv and k_rope of MLA, or k and v.
+struct Inputs {
+  bool mla;
+  i64 batch, seq, heads, kv_heads, nope, rope, value;
+  double scale;
+  Tensor q, second, third, first_key;
+};
+
+// What the kernel reads or writes in the two tensors; T may be const.
+template <class T>
+struct KeysAndValues {
+  kernels::HeadRows<T> k, v;
+  T* k_rope;
+};
+
+template <class T>
+KeysAndValues<T> keys_and_values(const Inputs& in, T* second, T* third) {
+  if (!in.mla) {
+    return {{second, in.kv_heads * in.nope, in.nope},
+            {third, in.kv_heads * in.value, in.value},
+            nullptr};
+  }
+  const i64 width = in.nope + in.value, step = in.kv_heads * width;
+  return {{second, step, width}, {second + in.nope, step, width}, third};
+}
+
+struct Attention {
+  explicit Attention(Inputs inputs)
+      : in(std::move(inputs)),
+        out(Tensor::empty({in.batch, in.seq, in.heads * in.value}, in.q.dtype())),
+        log_sum_exp(Tensor::empty({in.batch, in.heads, in.seq}, in.q.dtype())) {
+    for_float_type(out, [&]<class T>() { kernels::attention(arguments<T>()); });
+  }
+
+  template <class T>
+  kernels::Attention<T> arguments() const {
+    const auto [k, v, k_rope] =
+        keys_and_values<const T>(in, in.second.data<T>(), in.third.data<T>());
+    return {.batch = in.batch,
+            .seq = in.seq,
+            .heads = in.heads,
+            .kv_heads = in.kv_heads,
+            .nope = in.nope,
+            .rope = in.rope,
+            .value = in.value,
+            .scale = in.scale,
+            .q = in.q.data<T>(),
+            .k = k,
+            .v = v,
+            .k_rope = k_rope,
+            .first_key = in.first_key.defined() ? in.first_key.data<i32>() : nullptr,
+            .out = out.data<T>(),
+            .log_sum_exp = log_sum_exp.data<T>()};
+  }
+
+  void backward(const Tensor& dy, Grads& d) const {
+    const GradTarget dq = target(d, 0, in.q), second = target(d, 1, in.second),
+                     third = target(d, 2, in.third);
+    const Tensor dk_heads = Tensor::empty({in.kv_heads, in.batch, in.seq, in.rope}, dy.dtype());
+    for_float_type(dy, [&]<class T>() {
+      const auto [dk, dv, dk_rope] = keys_and_values(in, second.data<T>(), third.data<T>());
+      kernels::attention_backward<T>({.forward = arguments<T>(),
+                                      .dout = dy.data<T>(),
+                                      .dq = dq.data<T>(),
+                                      .add_dq = dq.accumulate,
+                                      .dk = dk.data,
+                                      .add_dk = second.accumulate,
+                                      .dv = dv.data,
+                                      .add_dv = in.mla ? second.accumulate : third.accumulate,
+                                      .dk_rope = dk_rope,
+                                      .add_dk_rope = third.accumulate,
+                                      .dk_rope_heads = dk_heads.data<T>()});
+    });
+  }
+
+  Inputs in;
+  Tensor out, log_sum_exp;
+};
+
 }  // namespace
+
+Var grouped_query_attention(Tape& tape, const Var& q, const Var& k, const Var& v,
+                            const Tensor& first_key, double scale) {
+  check_grouped(q.value(), k.value(), v.value());
+  check_first_key(kGrouped, first_key, q.dim(0), q.dim(1));
+  const Attention attention({.mla = false,
+                             .batch = q.dim(0),
+                             .seq = q.dim(1),
+                             .heads = q.dim(2),
+                             .kv_heads = k.dim(2),
+                             .nope = q.dim(3),
+                             .rope = 0,
+                             .value = v.dim(3),
+                             .scale = scale,
+                             .q = q.value(),
+                             .second = k.value(),
+                             .third = v.value(),
+                             .first_key = first_key});
+  return tape.record("grouped_query_attention", {q, k, v}, attention.out,
+                     [attention](const Tensor& dy, Grads& d) { attention.backward(dy, d); });
+}
 
 Var mla_attention(Tape& tape, const Var& q, const Var& kv, const Var& k_rope,
                   const Tensor& first_key, double scale) {
-  check_shapes(q.value(), kv.value(), k_rope.value());
-  const i64 batch = q.dim(0), seq = q.dim(1), heads = q.dim(2), rope = k_rope.dim(2);
-  const i64 nope = q.dim(3) - rope, value = kv.dim(3) - nope;
-  check_first_key(first_key, batch, seq);
-  Tensor out = Tensor::empty({batch, seq, heads * value}, q.dtype());
-  const Tensor log_sum_exp = Tensor::empty({batch, heads, seq}, q.dtype());
-  const auto args = [=, q = q.value(), kv = kv.value(), k_rope = k_rope.value()]<class T>() {
-    return kernels::Attention<T>{.batch = batch,
-                                 .seq = seq,
-                                 .heads = heads,
-                                 .nope = nope,
-                                 .rope = rope,
-                                 .value = value,
-                                 .scale = scale,
-                                 .q = q.data<T>(),
-                                 .kv = kv.data<T>(),
-                                 .k_rope = k_rope.data<T>(),
-                                 .first_key = first_key.defined() ? first_key.data<i32>() : nullptr,
-                                 .out = out.data<T>(),
-                                 .log_sum_exp = log_sum_exp.data<T>()};
-  };
-  for_float_type(out, [&]<class T>() { kernels::attention(args.template operator()<T>()); });
-  return tape.record(
-      "mla_attention", {q, kv, k_rope}, out,
-      [args, q = q.value(), kv = kv.value(), k_rope = k_rope.value()](const Tensor& dy, Grads& d) {
-        const GradTarget dq = target(d, 0, q), dkv = target(d, 1, kv), dk = target(d, 2, k_rope);
-        const Tensor dk_heads =
-            Tensor::empty({q.dim(2), k_rope.dim(0), k_rope.dim(1), k_rope.dim(2)}, dy.dtype());
-        for_float_type(dy, [&]<class T>() {
-          kernels::attention_backward<T>({.forward = args.template operator()<T>(),
-                                          .dout = dy.data<T>(),
-                                          .dq = dq.data<T>(),
-                                          .add_dq = dq.accumulate,
-                                          .dkv = dkv.data<T>(),
-                                          .add_dkv = dkv.accumulate,
-                                          .dk_rope = dk.data<T>(),
-                                          .add_dk_rope = dk.accumulate,
-                                          .dk_rope_heads = dk_heads.data<T>()});
-        });
-      });
+  check_mla(q.value(), kv.value(), k_rope.value());
+  check_first_key(kMla, first_key, q.dim(0), q.dim(1));
+  const i64 rope = k_rope.dim(2), nope = q.dim(3) - rope;
+  const Attention attention({.mla = true,
+                             .batch = q.dim(0),
+                             .seq = q.dim(1),
+                             .heads = q.dim(2),
+                             .kv_heads = q.dim(2),
+                             .nope = nope,
+                             .rope = rope,
+                             .value = kv.dim(3) - nope,
+                             .scale = scale,
+                             .q = q.value(),
+                             .second = kv.value(),
+                             .third = k_rope.value(),
+                             .first_key = first_key});
+  return tape.record("mla_attention", {q, kv, k_rope}, attention.out,
+                     [attention](const Tensor& dy, Grads& d) { attention.backward(dy, d); });
 }
 
 }  // namespace quern::ops

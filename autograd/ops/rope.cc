@@ -6,7 +6,8 @@
 
 namespace quern::ops {
 
-Var rope(Tape& tape, const Var& x, const Tensor& cos, const Tensor& sin, const Tensor& positions) {
+Var rope(Tape& tape, const Var& x, const Tensor& cos, const Tensor& sin, const Tensor& positions,
+         RopePairs pairs) {
   const i64 tokens = x.dim(0), heads = x.dim(1), head_dim = x.dim(2), dim = 2 * cos.dim(1);
   expect_shape("rope", "positions", positions, {tokens});
   expect_same_type("rope", x.value(), cos);
@@ -18,9 +19,10 @@ Var rope(Tape& tape, const Var& x, const Tensor& cos, const Tensor& sin, const T
                         .actual = std::to_string(p)});
     }
   }
+  const bool halves = pairs == RopePairs::halves;
   const auto run = [=]<class T>(bool inverse, const Tensor& from, const Tensor& to, bool add) {
     kernels::rope<T>({tokens, heads, head_dim, dim, positions.data<i32>(), cos.data<T>(),
-                      sin.data<T>(), inverse, from.data<T>(), to.data<T>(), add});
+                      sin.data<T>(), halves, inverse, from.data<T>(), to.data<T>(), add});
   };
   Tensor y = Tensor::like(x.value());
   for_float_type(y, [&]<class T>() { run.template operator()<T>(false, x.value(), y, false); });

@@ -79,6 +79,11 @@ QUERN_GRADCHECK(rope, ({{4, 2, 7}}), [](Tape& t, Inputs& in) {
   return ops::rope(t, in[0], random_tensor({9, 2}), random_tensor({9, 2}, DType::f64, 2),
                    ids({4}, {0, 3, 8, 1}));
 })
+QUERN_GRADCHECK(grouped_query_attention, ({{2, 4, 6, 3}, {2, 4, 2, 3}, {2, 4, 2, 5}}),
+                [](Tape& t, Inputs& in) {
+                  const Tensor first_key = ids({2, 4}, {0, 0, 2, 2, 0, 1, 1, 1});
+                  return ops::grouped_query_attention(t, in[0], in[1], in[2], first_key, 0.7);
+                })
 QUERN_GRADCHECK(mla_attention, ({{2, 4, 2, 5}, {2, 4, 2, 6}, {2, 4, 2}}), [](Tape& t, Inputs& in) {
   const Tensor first_key = ids({2, 4}, {0, 0, 2, 2, 0, 1, 1, 1});
   return ops::mla_attention(t, in[0], in[1], in[2], first_key, 0.7);
