@@ -3,6 +3,8 @@
 
 #include <cstring>
 
+#include "quern/autograd/kernels/rowwise.h"
+
 namespace quern {
 
 const char* name_of(ParamKind kind) {
@@ -30,15 +32,23 @@ const char* name_of(ParamKind kind) {
 Parameter::Parameter(std::string n, const Shape& shape, ParamKind k, DType dtype)
     : name(std::move(n)),
       kind(k),
-      value(Tensor::zeros(shape, dtype)),
-      grad(Tensor::empty(shape, dtype)) {}
+      value(Tensor::zeros(shape, sum_type(dtype))),
+      grad(Tensor::empty(shape, sum_type(dtype))) {
+  if (dtype == DType::bf16) image = Tensor::zeros(shape, dtype);
+}
 
 Parameter Parameter::slice(std::string slice_name, i64 first_element, const Shape& shape) const {
   Parameter p = *this;  // shares storage and grad_written
   p.name = std::move(slice_name);
   p.value = value.view(first_element, shape);
   p.grad = grad.view(first_element, shape);
+  if (image.defined()) p.image = image.view(first_element, shape);
   return p;
+}
+
+void Parameter::round_image() const {
+  if (!image.defined()) return;
+  kernels::round_to_bf16<float>({value.numel(), value.data<float>(), image.data<bf16>()});
 }
 
 void Parameter::settle_grad() const {

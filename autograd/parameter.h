@@ -27,6 +27,7 @@ const char* name_of(ParamKind kind);
 // its slices share `grad_written`, which says whether the gradient holds anything yet.
 struct Parameter {
   Parameter() = default;
+  // bf16: a value of f32 with an image in bf16.
   Parameter(std::string name, const Shape& shape, ParamKind kind, DType dtype = DType::f32);
 
   // A view of some rows' worth of elements, under a name of its own.
@@ -36,11 +37,14 @@ struct Parameter {
   void clear_grad() { *grad_written = false; }
   // After backward: a gradient that nobody wrote is zero.
   void settle_grad() const;
+  // After the value has changed: the image, if there is one, follows.
+  void round_image() const;
 
   std::string name;  // Hugging Face state-dict name
   ParamKind kind = ParamKind::attention;
   Tensor value;
   Tensor grad;
+  Tensor image;  // the value rounded to bf16, which products then read; or nothing
   std::shared_ptr<bool> grad_written = std::make_shared<bool>(false);
 };
 

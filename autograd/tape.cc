@@ -27,7 +27,8 @@ void Grads::pass(int input, const Tensor& gradient) {
 }
 
 i64 Tape::add_slot(const Tensor& value, Parameter* parameter) {
-  slots_.push_back({.shape = value.shape(), .dtype = value.dtype(), .parameter = parameter});
+  slots_.push_back(
+      {.shape = value.shape(), .dtype = sum_type(value.dtype()), .parameter = parameter});
   return i64(slots_.size()) - 1;
 }
 
@@ -51,6 +52,7 @@ void Tape::add_gradient(i64 index, const Tensor& gradient) {
 
 Var Tape::parameter(Parameter& p) {
   Var v(p.value);
+  v.image_ = p.image;
   parameter_ = &p;
   if (recording_) v.slot_ = add_slot(p.value, &p);
   return v;
@@ -108,7 +110,7 @@ void Tape::show_gradients(const Node& node) const {
 }
 
 void Tape::backward(const Var& root, double seed) {
-  const Tensor dy = Tensor::full(root.shape(), root.dtype(), seed);
+  const Tensor dy = Tensor::full(root.shape(), sum_type(root.dtype()), seed);
   backward(std::span(&root, 1), std::span(&dy, 1));
 }
 

@@ -19,6 +19,8 @@ class Var {
   explicit Var(Tensor constant) : value_(std::move(constant)) {}
 
   const Tensor& value() const { return value_; }
+  // What products read: of a parameter its image in bf16, where it has one; else the value.
+  const Tensor& operand() const { return image_.defined() ? image_ : value_; }
   const Shape& shape() const { return value_.shape(); }
   DType dtype() const { return value_.dtype(); }
   i64 dim(int i) const { return value_.dim(i); }
@@ -29,6 +31,7 @@ class Var {
   friend class Tape;
   friend class Grads;
   Tensor value_;
+  Tensor image_;
   i64 slot_ = -1;
 };
 
@@ -48,12 +51,13 @@ struct GradTarget {
 
 class Tape;
 
-// The gradients of the inputs of the operation being differentiated, by input index.
+// The gradients of the inputs of the operation being differentiated, by input index. That of a bf16
+// input is f32.
 class Grads {
  public:
   Grads(Tape& tape, std::span<const i64> slots) : tape_(tape), slots_(slots) {}
   bool wants(int input) const { return slots_[size_t(input)] >= 0; }
-  // A buffer of the input's shape and type. Every element must be written (or added to).
+  // A buffer of the input's shape. Every element must be written (or added to).
   GradTarget into(int input);
   // Gives `gradient` as it is; no copy is made where the input has no gradient yet.
   void pass(int input, const Tensor& gradient);

@@ -4,6 +4,8 @@
 #include <algorithm>
 #include <cstring>
 
+#include "quern/autograd/kernels/rowwise.h"
+
 namespace quern {
 
 i64 size_of(DType dtype) {
@@ -141,6 +143,14 @@ void for_any_float(DType dtype, F&& f) {
 Tensor Tensor::cast(DType to) const {
   if (to == dtype_) return clone();
   Tensor t = empty(shape_, to);
+  if (dtype_ == DType::f32 && to == DType::bf16) {
+    kernels::round_to_bf16<float>({numel(), data<float>(), t.data<bf16>()});
+    return t;
+  }
+  if (dtype_ == DType::bf16 && to == DType::f32) {
+    kernels::widen_bf16<float>({numel(), data<bf16>(), t.data<float>()});
+    return t;
+  }
   for_any_float(dtype_, [&]<class From>() {
     for_any_float(to, [&]<class To>() {
       convert<To, From>(std::span<const From>(span<From>()), t.span<To>());

@@ -19,6 +19,10 @@ enum class DType { f32, f64, bf16, i32 };
 i64 size_of(DType dtype);          // bytes of one element
 const char* name_of(DType dtype);  // "f32", ...
 
+// The type in which products of `dtype` are summed, and in which gradients of it are kept: f32 for
+// bf16, which only stores, else its own.
+constexpr DType sum_type(DType dtype) { return dtype == DType::bf16 ? DType::f32 : dtype; }
+
 template <class T>
 constexpr DType dtype_of() {
   if constexpr (std::is_same_v<T, float>) return DType::f32;
@@ -85,6 +89,13 @@ decltype(auto) for_float_type(const Tensor& t, F&& f) {
   if (t.dtype() == DType::f32) return f.template operator()<float>();
   if (t.dtype() == DType::f64) return f.template operator()<double>();
   throw ShapeError({.expected = "a tensor of f32 or f64", .actual = t.str()});
+}
+
+// The same for operands of products, which may be bf16.
+template <class F>
+decltype(auto) for_operand_type(const Tensor& t, F&& f) {
+  if (t.dtype() == DType::bf16) return f.template operator()<bf16>();
+  return for_float_type(t, std::forward<F>(f));
 }
 
 template <class T>

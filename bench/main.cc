@@ -71,7 +71,7 @@ struct Command {
         ->check(CLI::IsMember(preset_names()))
         ->capture_default_str();
     c->add_option("--dtype", dtype, "of the arithmetic")
-        ->check(CLI::IsMember({"fp32"}))
+        ->check(CLI::IsMember({"fp32", "bf16"}))
         ->capture_default_str();
     c->add_option("--threads", threads, "0: one for each core")->capture_default_str();
     c->add_option("--steps", steps, "steps that count")
@@ -93,6 +93,7 @@ struct Command {
     if (micro < 0 || training.batch_sequences % micro != 0) {
       throw CLI::ValidationError("--micro-batch", "must be a divisor of --batch");
     }
+    training.dtype = dtype == "bf16" ? DType::bf16 : DType::f32;
     use_threads(threads);
   }
 };
@@ -111,7 +112,7 @@ struct StepCommand : Command {
 
   void run() {
     prepare();
-    const double rate_before = measure_product_rate();
+    const double rate_before = measure_product_rate(training.dtype);
     const ModelConfig config = preset(preset_name);
     Training trained(config, training);
     std::vector<StepTimes> taken;
@@ -119,7 +120,7 @@ struct StepCommand : Command {
       const StepTimes times = trained.step();
       if (i >= warmup) taken.push_back(times);
     }
-    print(facts(config, trained, taken, rate_before, measure_product_rate()), json);
+    print(facts(config, trained, taken, rate_before, measure_product_rate(training.dtype)), json);
   }
 
   // The peer's keys, and the kernels and threads that were used.

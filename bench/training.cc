@@ -55,7 +55,7 @@ Batch random_batch(const TrainingOptions& o, i64 vocab, std::uint64_t number) {
 
 Training::Training(const ModelConfig& config, const TrainingOptions& options)
     : options_(options),
-      model_(config),
+      model_(config, options.dtype),
       parameters_(parameters_of(model_)),
       optimizer_(AdamWOptions{}, parameters_, [](const Parameter&) { return true; }) {
   model_.initialise(options.seed);

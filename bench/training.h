@@ -16,6 +16,7 @@ struct TrainingOptions {
   i64 batch_sequences = 16;
   i64 micro_batch_sequences = 16;  // a divisor of batch_sequences
   std::uint64_t seed = 1;
+  DType dtype = DType::f32;  // or bf16: mixed precision
 };
 
 // Seconds by phase; the loss and its gradient at the head belong to forward, as in the peer.

@@ -24,18 +24,20 @@ struct Linear {
 // y = g * x / sqrt(mean(x^2) + eps)   (RMSNorm, arXiv:1910.07467, eq. 4); gains start at 1.
 struct RmsNorm {
   RmsNorm() = default;
+  // bf16: of f32 numbers, with a result rounded to bf16, as products read it.
   RmsNorm(const std::string& name, i64 width, double eps, DType dtype)
-      : weight(name + ".weight", {width}, ParamKind::norm, dtype), eps(eps) {
+      : weight(name + ".weight", {width}, ParamKind::norm, sum_type(dtype)), eps(eps), out(dtype) {
     weight.value.fill(1);
   }
 
   Var forward(Tape& tape, const Var& x) const {
-    return ops::rms_norm(tape, x, tape.parameter(weight), eps);
+    return ops::rms_norm(tape, x, tape.parameter(weight), eps, out);
   }
   void visit(const ParamVisitor& visitor) { visitor(weight); }
 
   mutable Parameter weight;
   double eps = 1e-6;
+  DType out = DType::f32;
 };
 
 }  // namespace quern

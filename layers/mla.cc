@@ -75,7 +75,7 @@ Tensor Mla::decode(const Tensor& x, const AttentionContext& context, KvCache::La
   const i64 tokens = x.dim(0);
   const Var q = queries(silent, Var(x), context);
   const KeyParts keys = key_parts(silent, Var(x), context);
-  layer.latent.rows(past, past + tokens).copy_from(keys.latent.value());
+  layer.latent.rows(past, past + tokens).copy_from(keys.latent.value().cast(layer.latent.dtype()));
   layer.k_rope.rows(past, past + tokens).copy_from(keys.k_rope.value().reshape({tokens, rope_dim}));
   const Tensor out = ops::mla_decode(q.value(), layer.latent.rows(0, past + tokens),
                                      layer.k_rope.rows(0, past + tokens), kv_b_proj.weight.value,

@@ -7,6 +7,7 @@ namespace quern {
 
 Mlp::Mlp(const std::string& name, i64 hidden, i64 width, ParamKind kind, DType dtype)
     : name(name),
+      dtype(dtype),
       gate_up(name + ".gate_up", {2 * width, hidden}, kind, dtype),
       gate_proj(gate_up.slice(name + ".gate_proj.weight", 0, {width, hidden})),
       up_proj(gate_up.slice(name + ".up_proj.weight", width * hidden, {width, hidden})),
@@ -15,7 +16,7 @@ Mlp::Mlp(const std::string& name, i64 hidden, i64 width, ParamKind kind, DType d
 Var Mlp::forward(Tape& tape, const Var& x) const {
   const Tape::Scope scope(tape, name);
   const Var gate_and_up = ops::linear(tape, x, tape.parameter(gate_up));  // [tokens, 2 * width]
-  return down_proj.forward(tape, ops::swiglu(tape, gate_and_up));         // [tokens, hidden]
+  return down_proj.forward(tape, ops::swiglu(tape, gate_and_up, dtype));  // [tokens, hidden]
 }
 
 void Mlp::visit(const ParamVisitor& visitor) {

@@ -16,6 +16,7 @@ struct Mlp {
   void visit(const ParamVisitor& visitor);
 
   std::string name;
+  DType dtype = DType::f32;
   mutable Parameter gate_up;     // [2 * width, hidden], gate first
   Parameter gate_proj, up_proj;  // slices of gate_up
   Linear down_proj;

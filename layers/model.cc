@@ -15,8 +15,8 @@ Model::Model(const ModelConfig& c, DType type)
     : config(c),
       dtype(type),
       embed_tokens("model.embed_tokens.weight", {c.vocab_size, c.hidden_size}, ParamKind::embedding,
-                   type),
-      norm("model.norm", c.hidden_size, c.rms_norm_eps, type) {
+                   c.tie_word_embeddings ? type : sum_type(type)),
+      norm("model.norm", c.hidden_size, c.rms_norm_eps, sum_type(type)) {
   for (i64 i = 0; i < c.num_hidden_layers; ++i) layers.emplace_back(c, i, type);
   if (!c.tie_word_embeddings) {
     lm_head = Parameter("lm_head.weight", {c.vocab_size, c.hidden_size}, ParamKind::head, type);
@@ -26,7 +26,7 @@ Model::Model(const ModelConfig& c, DType type)
 AttentionContext Model::context_for(i64 batch, i64 seq, i64 past) const {
   const i64 positions = past + seq;
   if (!rope_.cos.defined() || rope_.cos.dim(0) < positions) {
-    rope_ = RopeTable(config, i64(std::bit_ceil(std::uint64_t(positions))), dtype);
+    rope_ = RopeTable(config, i64(std::bit_ceil(std::uint64_t(positions))), sum_type(dtype));
   }
   AttentionContext context{batch, seq, Tensor::empty({batch * seq}, DType::i32), {}, rope_};
   for (i64 t = 0; t < batch * seq; ++t) {
@@ -53,7 +53,7 @@ ModelOutput Model::forward(Tape& tape, const Tensor& ids, const Tensor& first_ke
   AttentionContext context = context_for(batch, seq, 0);
   context.first_key = first_key;
   ModelOutput out;
-  out.aux_loss = Var(Tensor::zeros({}, dtype));
+  out.aux_loss = Var(Tensor::zeros({}, sum_type(dtype)));
   Var x = ops::embedding(tape, ids.reshape({batch * seq}), tape.parameter(embed_tokens));
   for (const Block& layer : layers) {
     std::optional<RouterStats> router;
@@ -139,6 +139,11 @@ void Model::initialise(std::uint64_t seed) {
         p.kind == ParamKind::embedding ? config.embedding_init_std : config.initializer_range;
     fill_normal(p.value, Random(seed, "init/" + p.name), std);
   });
+  round_images();
+}
+
+void Model::round_images() {
+  visit([](Parameter& p) { p.round_image(); });
 }
 
 }  // namespace quern

@@ -35,6 +35,9 @@ struct ModelOutput {
 
 // A DeepSeek-V2 model (arXiv:2405.04434, section 2). Parameters have their Hugging Face names.
 struct Model {
+  // bf16: mixed precision. Products of attention, experts, FFNs and head read operands rounded to
+  // bf16, and such are kept for backward; parameters, sums, norms, softmax, router, residual
+  // stream, loss and all gradients are f32.
   explicit Model(const ModelConfig& config, DType dtype = DType::f32);
 
   // ids: i32 [batch, seq];  first_key: i32 [batch, seq] or nothing (see Attention in kernels)
@@ -59,6 +62,9 @@ struct Model {
   // Weights ~ N(0, initializer_range^2), embeddings ~ N(0, embedding_init_std^2), gains 1; each
   // value depends on (seed, parameter name, index) alone.
   void initialise(std::uint64_t seed);
+  // To be called when values have changed otherwise than by initialise() or an optimizer: the bf16
+  // images that products read follow.
+  void round_images();
 
   ModelConfig config;
   DType dtype;

@@ -7,7 +7,8 @@ namespace quern {
 
 Moe::Moe(const ModelConfig& c, const std::string& name, DType dtype)
     : name(name),
-      router(c, name + ".gate", dtype),
+      dtype(dtype),
+      router(c, name + ".gate", sum_type(dtype)),
       gate_up(name + ".experts.gate_up",
               {c.n_routed_experts, 2 * c.moe_intermediate_size, c.hidden_size},
               ParamKind::routed_expert, dtype),
@@ -36,7 +37,7 @@ MoeOutput Moe::forward(Tape& tape, const Var& x, const RoutingContext& context) 
       dispatcher.dispatch(tape, x, routing.expert_ids);  // rows: [tokens * top_k, hidden]
   const Var gate_and_up =
       ops::grouped_linear(tape, sent.rows, tape.parameter(gate_up), sent.offsets);
-  const Var inner = ops::swiglu(tape, gate_and_up);  // [tokens * top_k, width]
+  const Var inner = ops::swiglu(tape, gate_and_up, dtype);  // [tokens * top_k, width]
   const Var rows = ops::grouped_linear(tape, inner, tape.parameter(down), sent.offsets);
   Var y = dispatcher.combine(tape, rows, routing.weights, sent);  // [tokens, hidden]
   if (shared_experts) y = ops::add(tape, y, shared_experts->forward(tape, x));

@@ -28,6 +28,7 @@ struct Moe {
   void visit(const ParamVisitor& visitor);
 
   std::string name;
+  DType dtype;
   Router router;                      // its parameters are called gate
   mutable Parameter gate_up;          // [experts, 2 * width, hidden]
   mutable Parameter down;             // [experts, hidden, width]

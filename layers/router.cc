@@ -115,7 +115,8 @@ Var Router::jittered(Tape& tape, const Var& x, const RoutingContext& context) co
   const Random random(context.step->seed, "jitter/" + name);
   const i64 tokens = x.dim(0), width = x.dim(1);
   const i64 first = context.step->first_sample * (tokens / context.sequences) * width;
-  const Tensor noise = Tensor::empty({tokens, width}, x.dtype());
+  const DType dtype = sum_type(x.dtype());
+  const Tensor noise = Tensor::empty({tokens, width}, dtype);
   for_float_type(noise, [&]<class T>() {
     parallel_chunks(noise.numel(), kRowChunk * 64, [&](i64 begin, i64 end) {
       for (i64 i = begin; i < end; ++i) {
@@ -124,7 +125,7 @@ Var Router::jittered(Tape& tape, const Var& x, const RoutingContext& context) co
       }
     });
   });
-  return ops::mul(tape, x, Var(noise));
+  return ops::mul(tape, ops::cast(tape, x, dtype), Var(noise));
 }
 
 // V3's loss (eqs. 17-20) is taken from shares of the sigmoid scores, and counts the experts that

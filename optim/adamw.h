@@ -42,7 +42,7 @@ class AdamW {
   //   p -= lr / (1 - beta1^t) * m / (sqrt(v) / sqrt(1 - beta2^t) + eps)
   // Parameters whose gradient is zero take part: they decay and their moments shrink. A moment
   // below the smallest normal number becomes zero, since arithmetic on such numbers is very slow.
-  // Gradients are left as they are. The same bits for any number of threads.
+  // Gradients are left as they are; images in bf16 follow. The same bits for any number of threads.
   void step(double lr, double grad_scale = 1);
 
   // What a checkpoint stores: the moments (writable handles) in order of parameters, and t.

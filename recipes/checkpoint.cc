@@ -116,6 +116,7 @@ void read_weights(const Hdf5Reader& file, Model& model) {
     known.insert(name);
   });
   refuse_surplus(file, known);
+  model.round_images();
 }
 
 // A damaged file shows as unusable data; of a checkpoint that is a loss of integrity.

@@ -26,15 +26,19 @@ double seconds_now() {
 
 }  // namespace
 
-double measure_product_rate() {
+double measure_product_rate(DType dtype) {
   constexpr i64 k = 512;
   double rate = 0;
   const double start = seconds_now();
   // A small product first: where even that is slow (an emulator), it has to do.
   for (const i64 n : {256, 2048, 2048, 2048, 2048, 2048, 2048, 2048, 2048}) {
     if (n > 256 && seconds_now() - start > 0.2) break;
-    const Var a(Tensor::full({n, k}, DType::f32, 0.7)), b(Tensor::full({n, k}, DType::f32, 0.3));
+    const Var a(Tensor::full({n, k}, dtype, 0.7));
+    Parameter weight("weight", {n, k}, ParamKind::head, dtype);
+    weight.value.fill(0.3);
+    weight.round_image();
     Tape silent(false);
+    const Var b = silent.parameter(weight);
     const double begin = seconds_now();
     ops::linear(silent, a, b);
     rate = std::max(rate, 2.0 * double(n * k * n) / (seconds_now() - begin));

@@ -10,9 +10,9 @@
 
 namespace quern {
 
-// FLOP/s of a 2048 x 512 x 2048 product in f32 with the kernels and threads in use: the best of a
-// few, about a tenth of a second.
-double measure_product_rate();
+// FLOP/s of a 2048 x 512 x 2048 product of f32, or of bf16 operands, with the kernels and threads
+// in use: the best of a few, about a tenth of a second.
+double measure_product_rate(DType dtype = DType::f32);
 
 // Bytes per second that c = a + 3 b reads and writes, over arrays of 64 MB, with the threads in
 // use: the best of a few, at most about half a second.

@@ -69,7 +69,9 @@ struct TrainRecipe {
   std::int64_t seed = 1;
   std::int64_t threads = 0;  // 0: one for each core
   bool recompute = false;    // keep fewer activations, compute them again in backward
-  std::string dtype = "fp32";
+  // fp32, or bf16: mixed precision, see Model. auto: bf16 where the processor multiplies it faster,
+  // else fp32; what it became is written into the run.
+  std::string dtype = "auto";
 
   // How often, in steps; 0: never.
   std::int64_t log_every = 10;

@@ -119,7 +119,7 @@ void check_train(const Recipe& recipe) {
   check_batch(recipe);
   check_range("train.seed", t.seed, 0, INT64_MAX);
   check_range("train.threads", t.threads, 0, kMaxThreads);
-  check_word("train.dtype", t.dtype, {"fp32"});
+  check_word("train.dtype", t.dtype, {"auto", "fp32", "bf16"});
   check_range("train.log_every", t.log_every, 0, kMaxSteps);
   check_range("train.eval_every", t.eval_every, 0, kMaxSteps);
   check_range("train.eval_max_tokens", t.eval_max_tokens, 0, kMaxTokens);

@@ -101,7 +101,7 @@ Run::Run(const Recipe& recipe, fs::path folder, RunInputs data, const StepHooks&
       recipe_(recipe),
       data_(std::move(data)),
       trainer_(recipe, data_.sampler, hooks),
-      product_rate_(measure_product_rate()),
+      product_rate_(measure_product_rate(trainer_.model().dtype)),
       line_(recipe.train.steps, recipe.train.log_every, stdout),
       alarm_(recipe.model) {
   retention_.last = recipe_.train.keep_checkpoints;
@@ -398,6 +398,7 @@ ExitCode train_run(Recipe recipe, const fs::path& run, const StepHooks& hooks) {
   FreshFolder folder(run);
   const RunLock lock(run);
   refuse_a_second_run(run);  // that was begun meanwhile
+  recipe.train.dtype = resolved_dtype(recipe.train);
   if (recipe.train.steps == 0) choose_steps(recipe, data.sampler);
   validate(recipe);
   const std::optional<Tokenizer> tokenizer = data.tokenizer;

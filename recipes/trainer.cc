@@ -3,6 +3,7 @@
 
 #include <chrono>
 
+#include "quern/autograd/kernels/cpu.h"
 #include "quern/autograd/ops/elementwise.h"
 #include "quern/autograd/ops/loss.h"
 #include "quern/optim/grad_clip.h"
@@ -40,6 +41,11 @@ i64 count_labels(const Tensor& labels) {
 }
 
 }  // namespace
+
+std::string resolved_dtype(const TrainRecipe& train) {
+  if (train.dtype != "auto") return train.dtype;
+  return multiplies_bf16_faster(kernel_set()) ? "bf16" : "fp32";
+}
 
 LrSchedule lr_schedule_of(const Recipe& recipe) {
   const OptimRecipe& o = recipe.optim;
@@ -80,7 +86,7 @@ std::shared_ptr<const Sampler> make_sampler(const Recipe& recipe) {
 Trainer::Trainer(const Recipe& recipe, std::shared_ptr<const Sampler> sampler, StepHooks hooks)
     : recipe_(recipe),
       sampler_(std::move(sampler)),
-      model_(recipe.model),
+      model_(recipe.model, resolved_dtype(recipe.train) == "bf16" ? DType::bf16 : DType::f32),
       parameters_(parameters_of(model_)),
       optimizer_(make_optimizer(recipe.optim, parameters_)),
       lr_schedule_(lr_schedule_of(recipe)),

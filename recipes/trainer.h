@@ -21,6 +21,9 @@
 
 namespace quern {
 
+// What `auto` means on this machine is decided here; other names are themselves.
+std::string resolved_dtype(const TrainRecipe& train);
+
 // A step that the guard refused. Weights, moments and progress are those of the step before.
 struct BadStep {
   i64 step = 0;          // the one that was tried, from 1

@@ -13,12 +13,14 @@ const char* name_of(KernelSet set) {
       return "avx2";
     case KernelSet::avx512:
       return "avx512";
+    case KernelSet::avx512_bf16:
+      return "avx512_bf16";
   }
   return "?";
 }
 
 std::optional<KernelSet> kernel_set_named(std::string_view name) {
-  for (const KernelSet set : {KernelSet::portable, KernelSet::avx2, KernelSet::avx512}) {
+  for (const KernelSet set : kKernelSets) {
     if (name == name_of(set)) return set;
   }
   return std::nullopt;
@@ -29,11 +31,22 @@ KernelSet best_kernel_set() {
   __builtin_cpu_init();
   if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512dq") &&
       __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl")) {
-    return KernelSet::avx512;
+    return __builtin_cpu_supports("avx512bf16") ? KernelSet::avx512_bf16 : KernelSet::avx512;
   }
   if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) return KernelSet::avx2;
 #endif
   return KernelSet::portable;
+}
+
+// Intel's cores take twice as long for the instruction as for a multiply-add of f32, which leaves
+// nothing of its two products; AMD's take as long.
+bool multiplies_bf16_faster(KernelSet set) {
+#ifdef QUERN_X86_TIERS
+  __builtin_cpu_init();
+  return set == KernelSet::avx512_bf16 && __builtin_cpu_is("amd");
+#else
+  return set != set;
+#endif
 }
 
 KernelSet kernel_set() {

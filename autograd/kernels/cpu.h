@@ -7,13 +7,19 @@
 
 namespace quern {
 
-enum class KernelSet { portable, avx2, avx512 };
+// avx512_bf16 multiplies pairs of bf16 in one instruction; that pays where it is faster than f32.
+enum class KernelSet { portable, avx2, avx512, avx512_bf16 };
+inline constexpr KernelSet kKernelSets[] = {KernelSet::portable, KernelSet::avx2, KernelSet::avx512,
+                                            KernelSet::avx512_bf16};
 
 const char* name_of(KernelSet set);
 std::optional<KernelSet> kernel_set_named(std::string_view name);
 
 // The best set this processor can run.
 KernelSet best_kernel_set();
+
+// Whether a product of bf16 operands is faster than one of f32 with this set.
+bool multiplies_bf16_faster(KernelSet set);
 
 // The set in use: QUERN_KERNELS where it names one that the processor can run, else the best.
 KernelSet kernel_set();

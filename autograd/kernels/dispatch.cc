@@ -21,10 +21,14 @@ QUERN_ALL_KERNELS(QUERN_DECLARE)
 namespace avx512 {
 QUERN_ALL_KERNELS(QUERN_DECLARE)
 }
-#define QUERN_X86_CASES(function)                                \
-  if constexpr (std::is_same_v<T, float>) {                      \
-    if (set == KernelSet::avx512) return avx512::function(args); \
-    if (set == KernelSet::avx2) return avx2::function(args);     \
+namespace avx512_bf16 {
+QUERN_ALL_KERNELS(QUERN_DECLARE)
+}
+#define QUERN_X86_CASES(function)                                          \
+  if constexpr (!std::is_same_v<T, double>) {                              \
+    if (set == KernelSet::avx512_bf16) return avx512_bf16::function(args); \
+    if (set == KernelSet::avx512) return avx512::function(args);           \
+    if (set == KernelSet::avx2) return avx2::function(args);               \
   }
 #else
 #define QUERN_X86_CASES(function)
@@ -40,5 +44,8 @@ QUERN_ALL_KERNELS(QUERN_DECLARE)
   template void function<float>(const Args<float>&);     \
   template void function<double>(const Args<double>&);
 QUERN_ALL_KERNELS(QUERN_DISPATCH)
+
+#define QUERN_DISPATCH_BF16(function, Args) template void function<bf16>(const Args<bf16>&);
+QUERN_BF16_KERNELS(QUERN_DISPATCH_BF16)
 
 }  // namespace quern::kernels

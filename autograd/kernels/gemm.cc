@@ -28,7 +28,7 @@ void gemm(const Gemm<T>& g) {
   const i64 column_chunks = chunks(g.n, kColumnChunk), rows = row_chunk(g.m, column_chunks);
   parallel_for(chunks(g.m, rows) * column_chunks, [&](i64 task) {
     const i64 i = task / column_chunks * rows, j = task % column_chunks * kColumnChunk;
-    block_product<T>(smaller(rows, g.m - i), smaller(kColumnChunk, g.n - j), g.k, T(1),
+    block_product<T>(smaller(rows, g.m - i), smaller(kColumnChunk, g.n - j), g.k, Sum<T>(1),
                      g.a + (g.trans_a ? i : i * g.lda), g.lda, g.trans_a,
                      g.b + (g.trans_b ? j * g.ldb : j), g.ldb, g.trans_b, g.c + i * g.ldc + j,
                      g.ldc, g.accumulate);
@@ -50,7 +50,7 @@ void grouped_gemm(const GroupedGemm<T>& g) {
     }
     const i64 begin = g.offsets[e] + task * kGroupChunk;
     const i64 rows = smaller(kGroupChunk, g.offsets[e + 1] - begin);
-    block_product<T>(rows, g.n, g.k, T(1), g.a + begin * g.k, g.k, false, g.b + e * g.n * g.k,
+    block_product<T>(rows, g.n, g.k, Sum<T>(1), g.a + begin * g.k, g.k, false, g.b + e * g.n * g.k,
                      g.trans_b ? g.k : g.n, g.trans_b, g.c + begin * g.n, g.n, g.accumulate);
   });
 }
@@ -61,12 +61,13 @@ void grouped_gemm_trans_a(const GroupedGemmTransA<T>& g) {
   parallel_for(g.groups * row_chunks, [&](i64 task) {
     const i64 e = task / row_chunks, i = task % row_chunks * kGroupChunk;
     const i64 begin = g.offsets[e], rows = g.offsets[e + 1] - begin;
-    block_product<T>(smaller(kGroupChunk, g.m - i), g.n, rows, T(1), g.a + begin * g.m + i, g.m,
-                     true, g.b + begin * g.n, g.n, false, g.c + (e * g.m + i) * g.n, g.n,
+    block_product<T>(smaller(kGroupChunk, g.m - i), g.n, rows, Sum<T>(1), g.a + begin * g.m + i,
+                     g.m, true, g.b + begin * g.n, g.n, false, g.c + (e * g.m + i) * g.n, g.n,
                      g.accumulate);
   });
 }
 
 QUERN_GEMM_KERNELS(QUERN_INSTANTIATE)
+QUERN_GEMM_KERNELS(QUERN_INSTANTIATE_BF16)
 
 }  // namespace quern::kernels::QUERN_TIER

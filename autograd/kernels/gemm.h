@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 // Matrix products on row-major arrays, plain and grouped. Work is cut by sizes alone and the inner
 // extent is never split between threads, so results do not depend on how many there are.
+// T: float, double, or bf16, whose products are exact and summed in f32.
 #pragma once
 
 #include "quern/autograd/kernels/types.h"
@@ -18,7 +19,7 @@ struct Gemm {
   const T* b;
   i64 ldb;
   bool trans_b;
-  T* c;
+  Sum<T>* c;
   i64 ldc;
   bool accumulate;
 };
@@ -33,7 +34,7 @@ struct GroupedGemm {
   const T* a;  // [offsets[groups], k]
   const T* b;  // [groups, ...]
   bool trans_b;
-  T* c;  // [offsets[groups], n]
+  Sum<T>* c;  // [offsets[groups], n]
   bool accumulate;
 };
 
@@ -45,7 +46,7 @@ struct GroupedGemmTransA {
   i64 m, n;
   const T* a;
   const T* b;
-  T* c;
+  Sum<T>* c;
   bool accumulate;
 };
 

@@ -93,5 +93,6 @@ void scatter_add_rows(const ScatterAddRows<T>& s) {
 }
 
 QUERN_ROWS_KERNELS(QUERN_INSTANTIATE)
+QUERN_INSTANTIATE_BF16(gather_rows, GatherRows)
 
 }  // namespace quern::kernels::QUERN_TIER

@@ -28,7 +28,48 @@ Row<T> row(T* x, i64 n) {
   return {x, n};
 }
 
+// Rows whose results go to bf16 are computed a block at a time. Aligned, since Eigen takes the
+// elements before a boundary one by one, with other rounding.
+constexpr i64 kBlock = 256;
+template <class T>
+struct alignas(64) BlockBuffer {
+  T values[kBlock];
+};
+
+template <class T>
+void round_row(const T* __restrict x, bf16* __restrict y, i64 n) {
+  for (i64 i = 0; i < n; ++i) y[i] = bf16(float(x[i]));
+}
+
+template <class T>
+void widen_row(const bf16* __restrict x, T* __restrict y, i64 n) {
+  for (i64 i = 0; i < n; ++i) y[i] = T(float(x[i]));
+}
+
+// y[0..n) = bf16(expression(offset, count)), a block of the expression at a time.
+template <class T, class F>
+void round_blocks(i64 n, bf16* y, F&& expression) {
+  BlockBuffer<T> buffer;
+  for (i64 i = 0; i < n; i += kBlock) {
+    const i64 some = n - i < kBlock ? n - i : kBlock;
+    row(buffer.values, some) = expression(i, some);
+    round_row(buffer.values, y + i, some);
+  }
+}
+
 }  // namespace
+
+template <class T>
+void round_to_bf16(const RoundToBf16<T>& a) {
+  parallel_chunks(a.n, i64{1} << 15,
+                  [&](i64 begin, i64 end) { round_row(a.x + begin, a.y + begin, end - begin); });
+}
+
+template <class T>
+void widen_bf16(const WidenBf16<T>& a) {
+  parallel_chunks(a.n, i64{1} << 15,
+                  [&](i64 begin, i64 end) { widen_row(a.x + begin, a.y + begin, end - begin); });
+}
 
 template <class T>
 void rms_norm(const RmsNorm<T>& a) {
@@ -37,8 +78,14 @@ void rms_norm(const RmsNorm<T>& a) {
     for (i64 r = begin; r < end; ++r) {
       const auto x = row(a.x + r * a.width, a.width);
       const T rstd = T(1) / sqrt(x.square().sum() / T(a.width) + T(a.eps));
-      row(a.y + r * a.width, a.width) = x * rstd * weight;
       a.rstd[r] = rstd;
+      if (a.y_bf16) {
+        round_blocks<T>(a.width, a.y_bf16 + r * a.width, [&](i64 i, i64 n) {
+          return x.segment(i, n) * rstd * weight.segment(i, n);
+        });
+      } else {
+        row(a.y + r * a.width, a.width) = x * rstd * weight;
+      }
     }
   });
 }
@@ -76,7 +123,14 @@ void swiglu(const Swiglu<T>& a) {
     for (i64 r = begin; r < end; ++r) {
       const auto gate = row(a.gate_up + 2 * r * a.width, a.width);
       const auto up = row(a.gate_up + (2 * r + 1) * a.width, a.width);
-      row(a.y + r * a.width, a.width) = gate * up / (T(1) + (-gate).exp());
+      if (a.y_bf16) {
+        round_row(a.gate_up + 2 * r * a.width, a.kept_bf16 + 2 * r * a.width, 2 * a.width);
+        round_blocks<T>(a.width, a.y_bf16 + r * a.width, [&](i64 i, i64 n) {
+          return gate.segment(i, n) * up.segment(i, n) / (T(1) + (-gate.segment(i, n)).exp());
+        });
+      } else {
+        row(a.y + r * a.width, a.width) = gate * up / (T(1) + (-gate).exp());
+      }
     }
   });
 }
@@ -84,19 +138,24 @@ void swiglu(const Swiglu<T>& a) {
 template <class T>
 void swiglu_backward(const SwigluBackward<T>& a) {
   parallel_chunks(a.rows, kRowChunk, [&](i64 begin, i64 end) {
-    constexpr i64 kBlock = 256;  // the sigmoid is kept for a block at a time
-    // Aligned, since Eigen takes the elements before a boundary one by one, with other rounding.
-    alignas(64) T sigmoid_values[kBlock];
+    BlockBuffer<T> sigmoid_values, gate_values, up_values;  // the sigmoid is kept for a block
     for (i64 i = begin * a.width; i < end * a.width;) {
       const i64 r = i / a.width, column = i % a.width;
       const i64 n = a.width - column < kBlock ? a.width - column : kBlock;
-      const auto gate = row(a.gate_up + 2 * r * a.width + column, n);
-      const auto up = row(a.gate_up + (2 * r + 1) * a.width + column, n);
+      const i64 gate_at = 2 * r * a.width + column, up_at = gate_at + a.width;
+      if (a.kept_bf16) {
+        widen_row(a.kept_bf16 + gate_at, gate_values.values, n);
+        widen_row(a.kept_bf16 + up_at, up_values.values, n);
+      }
+      const T* gates = a.kept_bf16 ? gate_values.values : a.gate_up + gate_at;
+      const auto gate = row(gates, n);
+      const auto up =
+          row(a.kept_bf16 ? static_cast<const T*>(up_values.values) : a.gate_up + up_at, n);
       const auto dy = row(a.dy + i, n);
-      auto sigmoid = row(sigmoid_values, n);
+      auto sigmoid = row(sigmoid_values.values, n);
       sigmoid = T(1) / (T(1) + (-gate).exp());
-      auto dgate = row(a.dgate_up + 2 * r * a.width + column, n);
-      auto dup = row(a.dgate_up + (2 * r + 1) * a.width + column, n);
+      auto dgate = row(a.dgate_up + gate_at, n);
+      auto dup = row(a.dgate_up + up_at, n);
       if (!a.add) {
         dgate.setZero();
         dup.setZero();
@@ -146,6 +205,8 @@ void cross_entropy(const CrossEntropy<T>& a) {
       a.loss[r] = 0;
       if (label < 0) {
         if (a.gradient) logits.setZero();
+        if (a.gradient_bf16)
+          round_row(a.logits + r * a.width, a.gradient_bf16 + r * a.width, a.width);
         continue;
       }
       const T largest = logits.maxCoeff(), chosen = logits[label];
@@ -158,6 +219,8 @@ void cross_entropy(const CrossEntropy<T>& a) {
       a.loss[r] = log(double(sum)) + double(largest) - double(chosen);
       logits *= T(a.scale / double(sum));
       logits[label] -= T(a.scale);
+      if (a.gradient_bf16)
+        round_row(a.logits + r * a.width, a.gradient_bf16 + r * a.width, a.width);
     }
   });
 }

@@ -7,7 +7,22 @@
 
 namespace quern::kernels {
 
+// y = bf16(x): to nearest, ties to even.
+template <class T>
+struct RoundToBf16 {
+  i64 n;
+  const T* x;
+  bf16* y;
+};
+template <class T>
+struct WidenBf16 {
+  i64 n;
+  const bf16* x;
+  T* y;
+};
+
 // y = weight * x / sqrt(mean(x^2) + eps), per row; rstd[row] = 1 / sqrt(...) is kept for backward.
+// Where y_bf16 is not null, the result is rounded to there instead.
 template <class T>
 struct RmsNorm {
   i64 rows, width;
@@ -16,6 +31,7 @@ struct RmsNorm {
   double eps;
   T* y;
   T* rstd;
+  bf16* y_bf16 = nullptr;
 };
 
 inline constexpr i64 kRmsNormChunk = 64;  // rows whose weight gradients are summed together
@@ -36,11 +52,15 @@ struct RmsNormBackward {
 };
 
 // y = silu(gate) * up.   gate_up: [rows, 2 * width], gate first;  y: [rows, width]
+// Where y_bf16 is not null, the result is rounded to there instead, and gate_up to kept_bf16, which
+// backward then reads.
 template <class T>
 struct Swiglu {
   i64 rows, width;
   const T* gate_up;
   T* y;
+  bf16* y_bf16 = nullptr;
+  bf16* kept_bf16 = nullptr;
 };
 template <class T>
 struct SwigluBackward {
@@ -49,6 +69,7 @@ struct SwigluBackward {
   const T* dy;
   T* dgate_up;
   bool add;
+  const bf16* kept_bf16 = nullptr;  // instead of gate_up
 };
 
 template <class T>
@@ -67,7 +88,8 @@ struct SoftmaxBackward {
 };
 
 // loss[row] = logsumexp(logits[row]) - logits[row][label[row]]; with a label of -100 the loss is 0.
-// Where `gradient`, logits are replaced by scale * (softmax - one_hot), zero with a label of -100.
+// Where `gradient`, logits are replaced by scale * (softmax - one_hot), zero with a label of -100;
+// rounded to gradient_bf16 instead where that is not null.
 template <class T>
 struct CrossEntropy {
   i64 rows, width;
@@ -76,6 +98,7 @@ struct CrossEntropy {
   double* loss;
   bool gradient;
   double scale;
+  bf16* gradient_bf16 = nullptr;
 };
 
 // The last `dim` columns of every head turn by position[row], pair i by angle[position][i]; other
@@ -95,6 +118,10 @@ struct Rope {
   bool add;
 };
 
+template <class T>
+void round_to_bf16(const RoundToBf16<T>& args);
+template <class T>
+void widen_bf16(const WidenBf16<T>& args);
 template <class T>
 void rms_norm(const RmsNorm<T>& args);
 template <class T>

@@ -26,4 +26,16 @@ struct bf16 {
 };
 static_assert(sizeof(bf16) == 2);
 
+// What products of T are summed in.
+template <class T>
+struct SumOf {
+  using Type = T;
+};
+template <>
+struct SumOf<bf16> {
+  using Type = float;
+};
+template <class T>
+using Sum = typename SumOf<T>::Type;
+
 }  // namespace quern

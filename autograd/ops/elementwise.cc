@@ -103,21 +103,38 @@ Var sigmoid(Tape& tape, const Var& x) {
   });
 }
 
-Var swiglu(Tape& tape, const Var& gate_up) {
+Var cast(Tape& tape, const Var& x, DType dtype) {
+  if (x.dtype() == dtype) return x;
+  if (sum_type(x.dtype()) != sum_type(dtype)) {
+    throw ShapeError({.key = "cast", .expected = "f32 and bf16", .actual = x.value().str()});
+  }
+  return tape.record("cast", {x}, x.value().cast(dtype),
+                     [](const Tensor& dy, Grads& d) { d.pass(0, dy); });
+}
+
+Var swiglu(Tape& tape, const Var& gate_up, DType out) {
   const i64 rows = gate_up.dim(0), width = gate_up.dim(1) / 2;
   expect_shape("swiglu", "gate_up", gate_up.value(), {rows, 2 * width});
-  Tensor y = Tensor::empty({rows, width}, gate_up.dtype());
-  for_float_type(y, [&]<class T>() {
-    kernels::swiglu<T>({rows, width, gate_up.value().data<T>(), y.data<T>()});
+  const bool rounded = out == DType::bf16;
+  Tensor y = Tensor::empty({rows, width}, out);
+  const Tensor kept = rounded ? Tensor::empty({rows, 2 * width}, out) : gate_up.value();
+  for_float_type(gate_up.value(), [&]<class T>() {
+    const T* x = gate_up.value().data<T>();
+    if (rounded) {
+      kernels::swiglu<T>({rows, width, x, nullptr, y.data<bf16>(), kept.data<bf16>()});
+    } else {
+      kernels::swiglu<T>({rows, width, x, y.data<T>()});
+    }
   });
-  return tape.record("swiglu", {gate_up}, y,
-                     [x = gate_up.value(), rows, width](const Tensor& dy, Grads& d) {
-                       for_float_type(dy, [&]<class T>() {
-                         const GradTarget dx = d.into(0);
-                         kernels::swiglu_backward<T>(
-                             {rows, width, x.data<T>(), dy.data<T>(), dx.data<T>(), dx.accumulate});
-                       });
-                     });
+  return tape.record("swiglu", {gate_up}, y, [kept, rows, width](const Tensor& dy, Grads& d) {
+    for_float_type(dy, [&]<class T>() {
+      const GradTarget dx = d.into(0);
+      const bool narrow = kept.dtype() == DType::bf16;
+      kernels::swiglu_backward<T>({rows, width, narrow ? nullptr : kept.data<T>(), dy.data<T>(),
+                                   dx.data<T>(), dx.accumulate,
+                                   narrow ? kept.data<bf16>() : nullptr});
+    });
+  });
 }
 
 }  // namespace quern::ops

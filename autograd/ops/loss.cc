@@ -6,7 +6,7 @@
 #include "quern/autograd/kernels/gemm.h"
 #include "quern/autograd/kernels/parallel.h"
 #include "quern/autograd/kernels/rowwise.h"
-#include "quern/autograd/ops/checks.h"
+#include "quern/autograd/ops/internal/operand.h"
 
 namespace quern::ops {
 namespace {
@@ -47,31 +47,39 @@ CrossEntropyResult linear_cross_entropy(Tape& tape, const Var& hidden, const Var
   expect_same_type("linear_cross_entropy", hidden.value(), head.value());
   check_labels(labels, vocab);
   const bool gradient = tape.recording() && (hidden.requires_grad() || head.requires_grad());
-  const DType dtype = hidden.dtype();
+  const Tensor w = head.operand(), x = in_type(hidden.value(), w.dtype());
+  const Shape chunk{std::min(tokens, kChunk), vocab};
   const Tensor nll = Tensor::empty({tokens}, DType::f64);
-  const Tensor logits = Tensor::empty({std::min(tokens, kChunk), vocab}, dtype);
+  const Tensor logits = Tensor::empty(chunk, hidden.dtype());
+  const Tensor dlogits =
+      gradient && w.dtype() == DType::bf16 ? Tensor::empty(chunk, w.dtype()) : logits;
   const Tensor dhidden = gradient ? Tensor::like(hidden.value()) : Tensor();
   const Tensor dhead = gradient ? Tensor::like(head.value()) : Tensor();
-  Tensor loss = Tensor::empty({}, dtype);
-  for_float_type(loss, [&]<class T>() {
-    const T* w = head.value().data<T>();
+  Tensor loss = Tensor::empty({}, hidden.dtype());
+  for_operand_type(w, [&]<class T>() {
     for (i64 begin = 0; begin < tokens; begin += kChunk) {
       const i64 n = std::min(kChunk, tokens - begin);
-      const T* x = hidden.value().data<T>() + begin * width;
-      T* z = logits.data<T>();
-      kernels::gemm<T>({n, vocab, width, x, width, false, w, width, true, z, vocab, false});
-      kernels::cross_entropy<T>(
-          {n, vocab, z, labels.data<i32>() + begin, nll.data<double>() + begin, gradient, scale});
-      if (!gradient) continue;
-      kernels::gemm<T>({n, width, vocab, z, vocab, false, w, width, false,
-                        dhidden.data<T>() + begin * width, width, false});
+      const T* rows = x.data<T>() + begin * width;
+      auto* z = logits.data<Sum<T>>();
       kernels::gemm<T>(
-          {vocab, width, n, z, vocab, true, x, width, false, dhead.data<T>(), width, begin > 0});
+          {n, vocab, width, rows, width, false, w.data<T>(), width, true, z, vocab, false});
+      kernels::CrossEntropy<Sum<T>> rows_of_loss{
+          n, vocab, z, labels.data<i32>() + begin, nll.data<double>() + begin, gradient, scale};
+      if constexpr (std::is_same_v<T, bf16>) {
+        if (gradient) rows_of_loss.gradient_bf16 = dlogits.data<bf16>();
+      }
+      kernels::cross_entropy(rows_of_loss);
+      if (!gradient) continue;
+      const T* dz = dlogits.data<T>();
+      kernels::gemm<T>({n, width, vocab, dz, vocab, false, w.data<T>(), width, false,
+                        dhidden.data<Sum<T>>() + begin * width, width, false});
+      kernels::gemm<T>({vocab, width, n, dz, vocab, true, rows, width, false, dhead.data<Sum<T>>(),
+                        width, begin > 0});
     }
-    double total = 0;
-    for (const double v : nll.span<double>()) total += v;
-    *loss.data<T>() = T(scale * total);
   });
+  double total = 0;
+  for (const double v : nll.span<double>()) total += v;
+  loss.fill(scale * total);
   Var result = tape.record("linear_cross_entropy", {hidden, head}, loss,
                            [dhidden, dhead](const Tensor& dy, Grads& d) {
                              if (d.wants(0)) add_scaled(dhidden, dy.item(), d.into(0));

@@ -2,62 +2,70 @@
 #include "quern/autograd/ops/matmul.h"
 
 #include "quern/autograd/kernels/gemm.h"
-#include "quern/autograd/ops/checks.h"
+#include "quern/autograd/ops/internal/operand.h"
 
 namespace quern::ops {
 
-Var linear(Tape& tape, const Var& x, const Var& w) {
-  const i64 tokens = x.dim(0), in = x.dim(1), out = w.dim(0);
-  expect_shape("linear", "weight", w.value(), {out, in});
-  expect_same_type("linear", x.value(), w.value());
-  Tensor y = Tensor::empty({tokens, out}, x.dtype());
-  for_float_type(y, [&]<class T>() {
-    kernels::gemm<T>({tokens, out, in, x.value().data<T>(), in, false, w.value().data<T>(), in,
-                      true, y.data<T>(), out, false});
+Var linear(Tape& tape, const Var& x, const Var& weight) {
+  const i64 tokens = x.dim(0), in = x.dim(1), out = weight.dim(0);
+  const Tensor w = weight.operand(), kept = kept_operand(x.value(), w);
+  expect_shape("linear", "weight", w, {out, in});
+  expect_operands("linear", x, weight);
+  Tensor y = Tensor::empty({tokens, out}, weight.dtype());
+  for_operand_type(w, [&]<class T>() {
+    const Tensor a = in_type(kept, w.dtype());
+    kernels::gemm<T>({tokens, out, in, a.data<T>(), in, false, w.data<T>(), in, true,
+                      y.data<Sum<T>>(), out, false});
   });
-  return tape.record("linear", {x, w}, y,
-                     [x = x.value(), w = w.value(), tokens, in, out](const Tensor& dy, Grads& d) {
-                       for_float_type(dy, [&]<class T>() {
+  return tape.record("linear", {x, weight}, y,
+                     [kept, w, tokens, in, out](const Tensor& dy, Grads& d) {
+                       for_operand_type(w, [&]<class T>() {
+                         const Tensor g = in_type(dy, w.dtype());
                          if (d.wants(0)) {
                            const GradTarget dx = d.into(0);
-                           kernels::gemm<T>({tokens, in, out, dy.data<T>(), out, false, w.data<T>(),
-                                             in, false, dx.data<T>(), in, dx.accumulate});
+                           kernels::gemm<T>({tokens, in, out, g.data<T>(), out, false, w.data<T>(),
+                                             in, false, dx.data<Sum<T>>(), in, dx.accumulate});
                          }
                          if (d.wants(1)) {
                            const GradTarget dw = d.into(1);
-                           kernels::gemm<T>({out, in, tokens, dy.data<T>(), out, true, x.data<T>(),
-                                             in, false, dw.data<T>(), in, dw.accumulate});
+                           const Tensor a = in_type(kept, w.dtype());
+                           kernels::gemm<T>({out, in, tokens, g.data<T>(), out, true, a.data<T>(),
+                                             in, false, dw.data<Sum<T>>(), in, dw.accumulate});
                          }
                        });
                      });
 }
 
-Var grouped_linear(Tape& tape, const Var& x, const Var& w,
+Var grouped_linear(Tape& tape, const Var& x, const Var& weight,
                    std::shared_ptr<const std::vector<i64>> offsets) {
-  const i64 rows = x.dim(0), in = x.dim(1), groups = w.dim(0), out = w.dim(1);
-  expect_shape("grouped_linear", "weight", w.value(), {groups, out, in});
-  expect_same_type("grouped_linear", x.value(), w.value());
+  const i64 rows = x.dim(0), in = x.dim(1), groups = weight.dim(0), out = weight.dim(1);
+  const Tensor w = weight.operand(), kept = kept_operand(x.value(), w);
+  expect_shape("grouped_linear", "weight", w, {groups, out, in});
+  expect_operands("grouped_linear", x, weight);
   if (i64(offsets->size()) != groups + 1 || offsets->back() != rows) {
     throw ShapeError({.what = "grouped_linear: offsets that do not cover the rows"});
   }
-  Tensor y = Tensor::empty({rows, out}, x.dtype());
-  for_float_type(y, [&]<class T>() {
-    kernels::grouped_gemm<T>({groups, offsets->data(), out, in, x.value().data<T>(),
-                              w.value().data<T>(), true, y.data<T>(), false});
+  Tensor y = Tensor::empty({rows, out}, weight.dtype());
+  for_operand_type(w, [&]<class T>() {
+    const Tensor a = in_type(kept, w.dtype());
+    kernels::grouped_gemm<T>({groups, offsets->data(), out, in, a.data<T>(), w.data<T>(), true,
+                              y.data<Sum<T>>(), false});
   });
   return tape.record(
-      "grouped_linear", {x, w}, y,
-      [x = x.value(), w = w.value(), offsets, groups, in, out](const Tensor& dy, Grads& d) {
-        for_float_type(dy, [&]<class T>() {
+      "grouped_linear", {x, weight}, y,
+      [kept, w, offsets, groups, in, out](const Tensor& dy, Grads& d) {
+        for_operand_type(w, [&]<class T>() {
+          const Tensor g = in_type(dy, w.dtype());
           if (d.wants(0)) {
             const GradTarget dx = d.into(0);
-            kernels::grouped_gemm<T>({groups, offsets->data(), in, out, dy.data<T>(), w.data<T>(),
-                                      false, dx.data<T>(), dx.accumulate});
+            kernels::grouped_gemm<T>({groups, offsets->data(), in, out, g.data<T>(), w.data<T>(),
+                                      false, dx.data<Sum<T>>(), dx.accumulate});
           }
           if (d.wants(1)) {
             const GradTarget dw = d.into(1);
-            kernels::grouped_gemm_trans_a<T>({groups, offsets->data(), out, in, dy.data<T>(),
-                                              x.data<T>(), dw.data<T>(), dw.accumulate});
+            const Tensor a = in_type(kept, w.dtype());
+            kernels::grouped_gemm_trans_a<T>({groups, offsets->data(), out, in, g.data<T>(),
+                                              a.data<T>(), dw.data<Sum<T>>(), dw.accumulate});
           }
         });
       });

@@ -12,15 +12,17 @@ constexpr i64 kRowChunk = 64;
 
 }  // namespace
 
-Var rms_norm(Tape& tape, const Var& x, const Var& weight, double eps) {
+Var rms_norm(Tape& tape, const Var& x, const Var& weight, double eps, DType out) {
   const i64 rows = x.dim(0), width = x.dim(1);
   expect_shape("rms_norm", "weight", weight.value(), {width});
   expect_same_type("rms_norm", x.value(), weight.value());
-  Tensor y = Tensor::like(x.value());
+  Tensor y = Tensor::empty(x.shape(), out);
   Tensor rstd = Tensor::empty({rows}, x.dtype());
-  for_float_type(y, [&]<class T>() {
+  for_float_type(x.value(), [&]<class T>() {
+    const bool rounded = out == DType::bf16;
     kernels::rms_norm<T>({rows, width, x.value().data<T>(), weight.value().data<T>(), eps,
-                          y.data<T>(), rstd.data<T>()});
+                          rounded ? nullptr : y.data<T>(), rstd.data<T>(),
+                          rounded ? y.data<bf16>() : nullptr});
   });
   return tape.record(
       "rms_norm", {x, weight}, y,

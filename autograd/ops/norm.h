@@ -7,7 +7,11 @@
 namespace quern::ops {
 
 // weight * x / sqrt(mean(x^2) + eps) over the last extent.   x: [rows, width];  weight: [width]
-Var rms_norm(Tape& tape, const Var& x, const Var& weight, double eps);
+// out: the type of the result, that of x or bf16.
+Var rms_norm(Tape& tape, const Var& x, const Var& weight, double eps, DType out);
+inline Var rms_norm(Tape& tape, const Var& x, const Var& weight, double eps) {
+  return rms_norm(tape, x, weight, eps, x.dtype());
+}
 
 // softmax over the last extent.   x: [rows, width]
 Var softmax(Tape& tape, const Var& x);

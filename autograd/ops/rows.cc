@@ -33,7 +33,7 @@ Var gather_rows(Tape& tape, const Var& x, const RowMap& map) {
   const i64 top_k = tokens > 0 ? rows / tokens : 1;
   expect_shape("gather_rows", "row_of_slot", map.row_of_slot, {tokens, top_k});
   Tensor y = Tensor::empty({rows, width}, x.dtype());
-  for_float_type(y, [&]<class T>() {
+  for_operand_type(y, [&]<class T>() {
     kernels::gather_rows<T>(
         {rows, width, x.value().data<T>(), map.token_of_row.data<i32>(), y.data<T>()});
   });

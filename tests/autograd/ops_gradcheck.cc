@@ -237,6 +237,24 @@ TEST(BalanceLoss, IsAsPublished) {
               0.3 * expert + 0.5 * device + 0.7 * communication, 1e-12);
 }
 
+// Between f32 and bf16 there are no small differences to take: the gradient passes as it is.
+const bool registered_cast = checked().insert("cast").second;
+TEST(OpsGradcheck, cast) {
+  EXPECT_TRUE(registered_cast);
+  for (const DType from : {DType::f32, DType::bf16}) {
+    const DType to = from == DType::f32 ? DType::bf16 : DType::f32;
+    Tape tape;
+    const Var x = tape.input(random_tensor({3, 5}, from)), y = ops::cast(tape, x, to);
+    EXPECT_EQ(y.dtype(), to);
+    const Tensor dy = random_tensor({3, 5}, DType::f32, 2);
+    tape.backward(std::span(&y, 1), std::span(&dy, 1));
+    const Tensor dx = tape.grad(x);
+    for (i64 i = 0; i < 15; ++i) EXPECT_EQ(dx.data<float>()[i], dy.data<float>()[i]);
+  }
+  Tape tape;
+  EXPECT_THROW(ops::cast(tape, Var(random_tensor({2})), DType::bf16), ShapeError);
+}
+
 // Every name passed to record() in the sources has an entry above.
 TEST(OpsGradcheck, EveryRecordedOperationHasOne) {
   std::set<std::string> recorded;

@@ -166,8 +166,25 @@ TEST(AdamW, DecayRule) {
   EXPECT_TRUE(is_decayed(expert, {.norms = true, .embeddings = true, .router = true}));
 }
 
+TEST(AdamW, KeepsImagesAndChangesNothingByIt) {
+  SomeParameters plain(DType::f32), with_images(DType::bf16);
+  AdamW one({}, plain.pointers(), only_matrices), two({}, with_images.pointers(), only_matrices);
+  for (unsigned step = 0; step < 3; ++step) {
+    plain.fill_grads(step);
+    with_images.fill_grads(step);
+    one.step(0.01, 0.5);
+    two.step(0.01, 0.5);
+  }
+  for (size_t i = 0; i < plain.all.size(); ++i) {
+    EXPECT_TRUE(test::same_bytes(plain.all[i].value, with_images.all[i].value));
+    EXPECT_TRUE(
+        test::same_bytes(with_images.all[i].image, with_images.all[i].value.cast(DType::bf16)));
+  }
+}
+
 TEST(AdamW, RefusesWhatMakesNoSense) {
-  Parameter p("p", {2}, ParamKind::norm), packed("q", {2}, ParamKind::norm, DType::bf16);
+  Parameter p("p", {2}, ParamKind::norm), packed("q", {2}, ParamKind::norm);
+  packed.value = packed.value.cast(DType::bf16);
   EXPECT_THROW(AdamW({.beta1 = 1}, {&p}, only_matrices), ConfigError);
   EXPECT_THROW(AdamW({.beta2 = -0.1}, {&p}, only_matrices), ConfigError);
   EXPECT_THROW(AdamW({.eps = 0}, {&p}, only_matrices), ConfigError);

@@ -1,6 +1,6 @@
 #!/bin/sh
 # Two training steps of the quern program, once with the portable kernels and once otherwise:
-#   kernel_sets.sh QUERN TEXT avx2|avx512    with other kernels: losses agree to 1e-4
+#   kernel_sets.sh QUERN TEXT avx2|avx512|avx512_bf16    with other kernels: losses agree to 1e-4
 #   kernel_sets.sh QUERN TEXT qemu64         on an emulated baseline x86-64: the same losses
 # Exits with 77, which skips the test, where this machine cannot do that.
 # SPDX-License-Identifier: MIT
@@ -33,7 +33,7 @@ data {
   sequence_length: 16
 }
 optim { warmup_steps: 0 }
-train { steps: 2 batch_sequences: 2 micro_batch_sequences: 2 log_every: 1 }
+train { dtype: "fp32" steps: 2 batch_sequences: 2 micro_batch_sequences: 2 log_every: 1 }
 END
 
 # train NAME COMMAND...: what the run printed goes to standard error, its losses to NAME.losses.

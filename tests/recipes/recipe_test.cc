@@ -56,7 +56,7 @@ optim {
 train {
   steps: 5000 target_minutes: 2.5 batch_sequences: 48 batch_sequences_start: 24
   batch_rampup_tokens: 100000 micro_batch_sequences: 6 lanes: 4 seed: 99 threads: 5
-  recompute: true dtype: "fp32" log_every: 11 eval_every: 22 eval_max_tokens: 33
+  recompute: true dtype: "bf16" log_every: 11 eval_every: 22 eval_max_tokens: 33
   checkpoint_every: 44 keep_checkpoints: 55 keep_every: 88 keep_best: true
   on_save_error: "warn" sample_every: 66 sample_prompts: "one"
   sample_prompts: "two\nlines" sample_tokens: 77 init_from: "ckpt"
@@ -329,7 +329,7 @@ TEST(RecipeErrors, PointToTheTextAndNameTheFact) {
       {"data { train { path: 'a' } }\ntrain { steps: 5 batch_sequences_start: 8 }",
        "r: train.batch_rampup_tokens: goes with batch_sequences_start (give both or neither)"},
       {"data { train { path: 'a' } }\ntrain { steps: 5 dtype: 'fp8' }",
-       "r:2:18: train.dtype: expected fp32, got 'fp8' (did you mean 'fp32'?)"},
+       "r:2:18: train.dtype: expected auto, fp32 or bf16, got 'fp8' (did you mean 'fp32'?)"},
       {"data { train { path: 'a' } }\ntrain { steps: 5 sample_every: 5 }",
        "r:2:18: train.sample_every: samples need data.tokenizer (name the tokenizer.json, or set "
        "sample_every to 0)"},

@@ -69,6 +69,7 @@ Recipe tiny_recipe(const TempDir& dir, const std::string& name) {
   r.train.micro_batch_sequences = 2;
   r.train.threads = 2;
   r.train.log_every = 0;
+  r.train.dtype = "fp32";  // whose rounding the tests' tolerances are for
   validate(r);
   return r;
 }

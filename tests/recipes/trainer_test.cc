@@ -77,16 +77,39 @@ TEST_F(TrainerTest, OneAndTwoThreadsMakeTheSameBytes) {
   recipe.data.sequence_length = 64;
   recipe.train.batch_sequences = 8;
   recipe.train.lanes = 2;
-  std::filesystem::path saved[2];
-  for (const int threads : {1, 2}) {
-    set_num_threads(threads);
-    Trainer trainer(recipe, make_sampler(recipe));
-    for (i64 s = 0; s < 20; ++s) trainer.step(trainer.batch_of(s));
-    saved[threads - 1] = save(trainer, "run" + std::to_string(threads));
+  for (const std::string dtype : {"fp32", "bf16"}) {
+    recipe.train.dtype = dtype;
+    std::filesystem::path saved[2];
+    for (const int threads : {1, 2}) {
+      set_num_threads(threads);
+      Trainer trainer(recipe, make_sampler(recipe));
+      for (i64 s = 0; s < 20; ++s) trainer.step(trainer.batch_of(s));
+      saved[threads - 1] = save(trainer, dtype + std::to_string(threads));
+    }
+    for (const char* file : {"model.h5", "optimizer.h5"}) {
+      EXPECT_TRUE(bytes_of(saved[0] / file) == bytes_of(saved[1] / file)) << file;
+    }
   }
-  for (const char* file : {"model.h5", "optimizer.h5"}) {
-    EXPECT_TRUE(bytes_of(saved[0] / file) == bytes_of(saved[1] / file)) << file;
+}
+
+TEST_F(TrainerTest, MixedPrecisionGoesOnFromACheckpointAsIfItHadNotStopped) {
+  Recipe recipe = tiny_recipe(dir_);
+  recipe.train.dtype = "bf16";
+  const Outcome whole = train(recipe, 6);
+  Trainer first(recipe, make_sampler(recipe)), second(recipe, make_sampler(recipe));
+  for (i64 s = 0; s < 3; ++s) first.step(first.batch_of(s));
+  second.restore(save(first, "half"));
+  for (i64 s = 3; s < 6; ++s) {
+    EXPECT_EQ(second.step(second.batch_of(s)).loss, whole.reports[size_t(s)].loss);
   }
+  const std::vector<Tensor> weights = weights_of(second.model());
+  for (size_t i = 0; i < weights.size(); ++i) {
+    EXPECT_TRUE(same_bits(weights[i], whole.weights[i])) << "parameter " << i;
+  }
+  second.model().visit([](Parameter& p) {
+    if (!p.image.defined()) return;
+    EXPECT_TRUE(same_bits(p.image, p.value.cast(DType::bf16))) << p.name;
+  });
 }
 
 TEST_F(TrainerTest, TheCutOfAStepChangesNothingButRounding) {

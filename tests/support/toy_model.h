@@ -84,6 +84,7 @@ template <class Owner>
 void randomise(Owner& owner, double std = 0.3) {
   owner.visit([&](Parameter& p) {
     fill_normal(p.value, Random(3, p.name), std);
+    p.round_image();
     if (p.kind != ParamKind::norm) return;
     for_float_type(p.value, [&]<class T>() {
       for (T& gain : p.value.span<T>()) gain += 1;

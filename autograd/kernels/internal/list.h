@@ -17,6 +17,8 @@
   X(grouped_gemm_trans_a, GroupedGemmTransA)
 
 #define QUERN_ROWWISE_KERNELS(X)        \
+  X(round_to_bf16, RoundToBf16)         \
+  X(widen_bf16, WidenBf16)              \
   X(rms_norm, RmsNorm)                  \
   X(rms_norm_backward, RmsNormBackward) \
   X(swiglu, Swiglu)                     \
@@ -31,6 +33,11 @@
   X(combine_rows, CombineRows)                  \
   X(combine_rows_backward, CombineRowsBackward) \
   X(scatter_add_rows, ScatterAddRows)
+
+// Those that exist for bf16 too.
+#define QUERN_BF16_KERNELS(X) \
+  QUERN_GEMM_KERNELS(X)       \
+  X(gather_rows, GatherRows)
 
 #define QUERN_ALL_KERNELS(X) \
   QUERN_ATTENTION_KERNELS(X) \

@@ -22,6 +22,8 @@ QUERN_ALL_KERNELS(QUERN_DECLARE)
 
 }  // namespace quern::kernels::QUERN_TIER
 
+#define QUERN_INSTANTIATE_BF16(function, Args) template void function<bf16>(const Args<bf16>&);
+
 // Instantiations: float in every tier, double in the portable one only.
 #ifdef QUERN_TIER_HAS_DOUBLE
 #define QUERN_INSTANTIATE(function, Args)            \
