@@ -11,7 +11,7 @@
 namespace quern {
 
 struct Dispatched {
-  Var rows;  // [tokens * top_k, width], sorted by expert, then by token
+  Var rows;  // [copies, width], sorted by expert, then by token
   std::shared_ptr<const std::vector<i64>> offsets;  // experts + 1: where each expert's rows begin
   ops::RowMap map;
 };
@@ -20,11 +20,12 @@ class TokenDispatcher {
  public:
   explicit TokenDispatcher(i64 experts) : experts_(experts) {}
 
-  // x: [tokens, width];  expert_ids: i32 [tokens, top_k]. Nothing is dropped or padded.
+  // x: [tokens, width];  expert_ids: i32 [tokens, top_k]. A negative id is no copy; there is at
+  // least one copy.
   Dispatched dispatch(Tape& tape, const Var& x, const Tensor& expert_ids) const;
 
   // y[t] = sum over k, in slot order, of weights[t, k] * the row of (t, k).
-  // rows: [tokens * top_k, width];  weights: [tokens, top_k]  ->  [tokens, width]
+  // rows: [copies, width];  weights: [tokens, top_k]  ->  [tokens, width]
   Var combine(Tape& tape, const Var& rows, const Var& weights, const Dispatched& sent) const;
 
  private:

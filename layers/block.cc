@@ -38,11 +38,11 @@ BlockOutput Block::forward(Tape& tape, const Var& x, const AttentionContext& con
 }
 
 Tensor Block::decode(const Tensor& x, const AttentionContext& context, KvCache::Layer& cache,
-                     i64 past) const {
+                     i64 past, const RoutingContext& routing) const {
   Tape silent(false);
   const Tensor h = input_layernorm.forward(silent, Var(x)).value();
   const Var a = ops::add(silent, Var(x), Var(self_attn.decode(h, context, cache, past)));
-  return feed_forward(silent, a, {}).y.value();
+  return feed_forward(silent, a, routing).y.value();
 }
 
 void Block::visit(const ParamVisitor& visitor) {

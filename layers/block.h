@@ -23,8 +23,8 @@ struct Block {
   BlockOutput forward(Tape& tape, const Var& x, const AttentionContext& context,
                       const RoutingContext& routing) const;
   // New tokens of one sequence; see Mla::decode.
-  Tensor decode(const Tensor& x, const AttentionContext& context, KvCache::Layer& cache,
-                i64 past) const;
+  Tensor decode(const Tensor& x, const AttentionContext& context, KvCache::Layer& cache, i64 past,
+                const RoutingContext& routing) const;
   void visit(const ParamVisitor& visitor);
 
   std::string name;  // "model.layers.<index>"

@@ -130,7 +130,7 @@ ParameterCount count_parameters(const ModelConfig& c) {
     if (is_moe_layer(c, i)) {
       n.shared_experts += c.n_shared_experts * expert;
       n.routed_experts += c.n_routed_experts * expert;
-      n.router += c.n_routed_experts * c.hidden_size;
+      n.router += c.topk_method == "hash" ? 0 : c.n_routed_experts * c.hidden_size;
       idle_experts += (c.n_routed_experts - c.num_experts_per_tok) * expert;
     } else {
       n.dense_ffn += 3 * c.hidden_size * c.intermediate_size;

@@ -41,7 +41,10 @@ struct ModelConfig {
   std::int64_t num_experts_per_tok = 4;
   std::int64_t n_group = 1;
   std::int64_t topk_group = 1;
-  std::string topk_method = "greedy";    // or "group_limited_greedy", "noaux_tc"
+  // "greedy", "group_limited_greedy", "noaux_tc"; or no method of config.json: "hash", one expert
+  // by a fixed table of token ids (arXiv:2106.04426), "expert_choice", in training each expert
+  // takes the tokens it scores highest (arXiv:2202.09368), in evaluation it is greedy.
+  std::string topk_method = "greedy";
   std::string scoring_func = "softmax";  // "sigmoid", which noaux_tc needs
   bool norm_topk_prob = false;
   double routed_scaling_factor = 1.0;
@@ -62,6 +65,14 @@ struct ModelConfig {
   std::string balance_scope;
   double router_z_loss_coef = 0.0;  // of the mean of logsumexp(logits)^2 (ST-MoE, arXiv:2202.08906)
   double router_jitter_noise = 0.0;  // in training, the router's input times U(1 - this, 1 + this)
+  // In training only, and of each micro-batch: an expert takes this many times an even share of the
+  // tokens' copies, and the rest is dropped, by "position" or the lowest "probability"
+  // (ops/capacity.h). 0: all are taken. Or so do the experts of each of the n_group devices
+  // together, which drop by probability, but nothing of one sequence in ten (DeepSeek-V2,
+  // section 2.2.4).
+  double capacity_factor = 0.0;
+  std::string capacity_drop = "position";
+  double device_capacity_factor = 0.0;
   // Of noaux_tc, and no key of Hugging Face's: after each step an expert's bias grows by this where
   // its load was below the mean, and shrinks where it was above (DeepSeek-V3, section 2.1.2).
   double router_bias_update_rate = 0.001;

@@ -37,8 +37,9 @@ AttentionContext Model::context_for(i64 batch, i64 seq, i64 past) const {
 
 namespace {
 
-RoutingContext routing_of(i64 sequences, const TrainingStep* step, size_t moe_layer) {
-  RoutingContext context{.sequences = sequences, .step = {}};
+RoutingContext routing_of(const Tensor& ids, const TrainingStep* step, size_t moe_layer) {
+  RoutingContext context{
+      .sequences = ids.dim(0), .token_ids = ids.reshape({ids.numel()}), .step = {}};
   if (step == nullptr) return context;
   context.step = RouterStep{step->seed, step->first_sample, {}};
   if (moe_layer < step->counted.size()) context.step->counted = step->counted[moe_layer];
@@ -59,7 +60,7 @@ ModelOutput Model::forward(Tape& tape, const Tensor& ids, const Tensor& first_ke
     std::optional<RouterStats> router;
     LayerTrace trace{x.value(), {}, {}};
     const auto segment =
-        [&layer, context, routing = routing_of(batch, options.step, out.router.size())](
+        [&layer, context, routing = routing_of(ids, options.step, out.router.size())](
             Tape& t, const Var& in) { return layer.forward(t, in, context, routing); };
     Var y, aux;
     if (options.recompute) {
@@ -104,7 +105,7 @@ Tensor Model::decode(const Tensor& ids, KvCache& cache) const {
   Tape silent(false);
   Tensor x = ops::embedding(silent, ids, silent.parameter(embed_tokens)).value();
   for (size_t i = 0; i < layers.size(); ++i) {
-    x = layers[i].decode(x, context, cache.layers[i], cache.tokens);
+    x = layers[i].decode(x, context, cache.layers[i], cache.tokens, {.token_ids = ids, .step = {}});
   }
   cache.tokens += tokens;
   const Var last = norm.forward(silent, Var(x.rows(tokens - 1, tokens)));

@@ -33,20 +33,15 @@ Moe::Moe(const ModelConfig& c, const std::string& name, DType dtype)
 MoeOutput Moe::forward(Tape& tape, const Var& x, const RoutingContext& context) const {
   const Tape::Scope scope(tape, name);
   Routing routing = router.route(tape, x, context);
-  const Dispatched sent =
-      dispatcher.dispatch(tape, x, routing.expert_ids);  // rows: [tokens * top_k, hidden]
+  const Dispatched sent = dispatcher.dispatch(tape, x, routing.sent);  // rows: [copies, hidden]
   const Var gate_and_up =
       ops::grouped_linear(tape, sent.rows, tape.parameter(gate_up), sent.offsets);
-  const Var inner = ops::swiglu(tape, gate_and_up, dtype);  // [tokens * top_k, width]
+  const Var inner = ops::swiglu(tape, gate_and_up, dtype);  // [copies, width]
   const Var rows = ops::grouped_linear(tape, inner, tape.parameter(down), sent.offsets);
   Var y = dispatcher.combine(tape, rows, routing.weights, sent);  // [tokens, hidden]
   if (shared_experts) y = ops::add(tape, y, shared_experts->forward(tape, x));
 
-  MoeOutput out{y, routing.aux_loss, std::move(routing.stats)};
-  for (size_t e = 0; e + 1 < sent.offsets->size(); ++e) {
-    out.stats.load.push_back((*sent.offsets)[e + 1] - (*sent.offsets)[e]);
-  }
-  return out;
+  return {y, routing.aux_loss, std::move(routing.stats)};
 }
 
 void Moe::visit(const ParamVisitor& visitor) {

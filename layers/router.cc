@@ -1,8 +1,10 @@
 // SPDX-License-Identifier: MIT
 #include "quern/layers/router.h"
 
+#include <algorithm>
 #include <cmath>
 #include <numeric>
+#include <utility>
 
 #include "quern/autograd/kernels/parallel.h"
 #include "quern/autograd/ops/elementwise.h"
@@ -13,6 +15,7 @@ namespace quern {
 namespace {
 
 constexpr i64 kRowChunk = 64;
+constexpr double kExemptShare = 0.1;  // DeepSeek-V2, arXiv:2405.04434, section 2.2.4
 
 double mean_entropy(const Tensor& scores) {
   double sum = 0;
@@ -42,12 +45,58 @@ double total(const Tensor& t) {
   return sum;
 }
 
+i64 sum_of(const std::vector<i64>& counts) {
+  return std::accumulate(counts.begin(), counts.end(), i64{0});
+}
+
+// Shuffles the ids, the same way for a name everywhere, and deals them out: experts have equally
+// many, within one.
+Tensor balanced_table(i64 vocab, i64 experts, const std::string& name) {
+  const Random random(0, "hash/" + name);
+  std::vector<std::pair<std::uint64_t, i64>> order;
+  for (i64 id = 0; id < vocab; ++id) order.emplace_back(random.bits(std::uint64_t(id)), id);
+  std::ranges::sort(order);
+  const Tensor table = Tensor::empty({vocab}, DType::i32);
+  for (i64 i = 0; i < vocab; ++i) table.data<i32>()[order[size_t(i)].second] = i32(i % experts);
+  return table;
+}
+
+std::vector<CapacityLimit> limits_of(const ModelConfig& c) {
+  using ops::CapacityOrder;
+  std::vector<CapacityLimit> limits;
+  if (c.capacity_factor > 0) {
+    const bool by_position = c.capacity_drop == "position";
+    const CapacityOrder order = by_position ? CapacityOrder::position : CapacityOrder::score;
+    limits.push_back(
+        {c.capacity_factor, {.bins = c.n_routed_experts, .order = order, .exempt = {}}});
+  }
+  if (c.device_capacity_factor > 0) {
+    limits.push_back({c.device_capacity_factor,
+                      {.bins = c.n_group, .order = CapacityOrder::score, .exempt = {}},
+                      kExemptShare});
+  }
+  return limits;
+}
+
+// Tokens of the sequences that nothing is dropped of: the same in every layer.
+std::vector<bool> exempt_tokens(double share, i64 tokens, const RoutingContext& context) {
+  const Random random(context.step->seed, "never dropped");
+  const i64 seq = tokens / context.sequences;
+  std::vector<bool> exempt;
+  for (i64 t = 0; t < tokens; ++t) {
+    const i64 sample = context.step->first_sample + t / seq;
+    exempt.push_back(random.uniform(std::uint64_t(sample)) < share);
+  }
+  return exempt;
+}
+
 }  // namespace
 
 void RouterFigures::add(double share, const RouterFigures& other) {
   gate_entropy += share * other.gate_entropy;
   weight_sum += share * other.weight_sum;
   devices += share * other.devices;
+  dropped += share * other.dropped;
   expert_loss += share * other.expert_loss;
   device_loss += share * other.device_loss;
   communication_loss += share * other.communication_loss;
@@ -57,9 +106,9 @@ void RouterFigures::add(double share, const RouterFigures& other) {
 Router::Router(const ModelConfig& c, const std::string& name, DType dtype)
     : name(name),
       noaux_tc(c.topk_method == "noaux_tc"),
-      choice{.top_k = c.num_experts_per_tok,
-             .n_group = c.topk_method == "greedy" ? 1 : c.n_group,
-             .topk_group = c.topk_method == "greedy" ? 1 : c.topk_group},
+      experts_choose(c.topk_method == "expert_choice"),
+      experts(c.n_routed_experts),
+      choice{.top_k = c.num_experts_per_tok},
       normalise(c.norm_topk_prob && (noaux_tc || c.num_experts_per_tok > 1)),
       seq_aux(c.seq_aux),
       counts_whole_step(c.balance_scope == "global_running"),
@@ -75,37 +124,96 @@ Router::Router(const ModelConfig& c, const std::string& name, DType dtype)
               .devices = c.n_group,
               .device_limit = c.topk_group,
               .counted = {}},
-      gate(name, c.hidden_size, c.n_routed_experts, ParamKind::router, dtype) {
+      limits(limits_of(c)) {
+  if (c.topk_method == "hash") {
+    table = balanced_table(c.vocab_size, experts, name);
+    return;
+  }
+  gate = Linear(name, c.hidden_size, experts, ParamKind::router, dtype);
+  if (noaux_tc || c.topk_method == "group_limited_greedy") {
+    choice.n_group = c.n_group;
+    choice.topk_group = c.topk_group;
+  }
   if (!noaux_tc) return;
   choice.group_score = ops::GroupScore::sum_of_two_best;
-  choice.bias = Tensor::zeros({c.n_routed_experts}, dtype);
+  choice.bias = Tensor::zeros({experts}, dtype);
 }
 
 Routing Router::route(Tape& tape, const Var& x, const RoutingContext& context) const {
+  if (table.defined()) return route_by_table(context, x.dtype());
   const Var logits = gate.forward(tape, jittered(tape, x, context));  // [tokens, experts]
   const Var scores =                                                  // [tokens, experts]
       noaux_tc ? ops::sigmoid(tape, logits) : ops::softmax(tape, logits);
-  const Tensor ids = ops::top_k_columns(scores.value(), choice);
-  Routing out{ids, ops::gate_weights(tape, scores, ids, normalise, scaling), {}, {}};
-  RouterStats& stats = out.stats;
-  stats.logits = logits.value();
-  stats.expert_ids = ids;
-  stats.weights = out.weights.value();
-  out.aux_loss = balance_loss(tape, scores, context, stats);
+  const Tensor ids = choose(scores.value(), context);
+  Routing out;
+  out.weights = ops::gate_weights(tape, scores, ids, normalise, scaling);
+  out.sent = within_capacity(ids, scores.value(), context);
+  out.stats.logits = logits.value();
+  describe(ids, out);
+  out.aux_loss = experts_choose ? Var(Tensor::zeros({}, x.dtype()))
+                                : balance_loss(tape, scores, context, out.stats);
   if (z_loss_coef > 0) {
     const Var z = ops::router_z_loss(tape, logits);  // scalar
     out.aux_loss = ops::add(tape, out.aux_loss, ops::scale(tape, z, z_loss_coef));
-    stats.figures.z_loss = z.item();
+    out.stats.figures.z_loss = z.item();
   }
-  stats.aux_loss = out.aux_loss.item();
-  if (!context.step) return out;
-  const double tokens = double(x.dim(0));
-  const ops::ChoiceCounts sent = ops::count_choices(ids, scores.dim(1), balance.devices);
-  stats.figures.devices =
-      double(std::accumulate(sent.sent.begin(), sent.sent.end(), i64{0})) / tokens;
-  stats.figures.weight_sum = total(stats.weights) / tokens;
-  stats.figures.gate_entropy = mean_entropy(scores.value());
+  out.stats.aux_loss = out.aux_loss.item();
+  if (context.step) out.stats.figures.gate_entropy = mean_entropy(scores.value());
   return out;
+}
+
+Routing Router::route_by_table(const RoutingContext& context, DType dtype) const {
+  const i64 tokens = context.token_ids.numel();
+  const Tensor ids = Tensor::empty({tokens, 1}, DType::i32);
+  for (i64 t = 0; t < tokens; ++t) {
+    ids.data<i32>()[t] = table.data<i32>()[context.token_ids.data<i32>()[t]];
+  }
+  Routing out;
+  out.weights = Var(Tensor::full({tokens, 1}, dtype, 1));
+  out.sent = within_capacity(ids, Tensor::zeros({tokens, experts}, dtype), context);
+  out.aux_loss = Var(Tensor::zeros({}, dtype));
+  describe(ids, out);
+  return out;
+}
+
+// Where experts choose, they do so in training alone: a token's experts would depend on later ones.
+Tensor Router::choose(const Tensor& scores, const RoutingContext& context) const {
+  if (!experts_choose || !context.step) return ops::top_k_columns(scores, choice);
+  const i64 copies = scores.dim(0) * choice.top_k;
+  return ops::expert_choice(scores, (copies + experts - 1) / experts);
+}
+
+// What finds room, in training.
+Tensor Router::within_capacity(const Tensor& ids, const Tensor& scores,
+                               const RoutingContext& context) const {
+  Tensor kept = ids;
+  if (!context.step) return kept;
+  for (const CapacityLimit& limit : limits) {
+    ops::CapacityRule rule = limit.rule;
+    const double even_share = double(ids.numel()) / double(rule.bins);
+    rule.capacity = std::max<i64>(1, i64(std::ceil(even_share * limit.factor)));
+    if (limit.exempt_share > 0) {
+      rule.exempt = exempt_tokens(limit.exempt_share, ids.dim(0), context);
+    }
+    kept = ops::within_capacity(kept, scores, rule);
+  }
+  return kept;
+}
+
+// Fills what statistics say of choices and weights.
+void Router::describe(const Tensor& ids, Routing& routing) const {
+  RouterStats& stats = routing.stats;
+  const double tokens = double(ids.dim(0));
+  const ops::ChoiceCounts counts = ops::count_choices(ids, experts, balance.devices);
+  const i64 chosen = sum_of(counts.chosen);
+  stats.load = counts.chosen;
+  stats.expert_ids = ids;
+  stats.weights = routing.weights.value();
+  stats.figures.devices = double(sum_of(counts.sent)) / tokens;
+  stats.figures.weight_sum = total(stats.weights) / tokens;
+  const i64 sent =
+      i64(std::ranges::count_if(routing.sent.span<i32>(), [](i32 e) { return e >= 0; }));
+  stats.figures.dropped = double(chosen - sent) / double(chosen);
 }
 
 // Input times uniform noise around 1 (Switch Transformers, arXiv:2101.03961, section 2.2), which
@@ -150,7 +258,7 @@ Var Router::balance_loss(Tape& tape, const Var& scores, const RoutingContext& co
 
 void Router::update_bias(const std::vector<i64>& load) {
   if (!noaux_tc) return;
-  const i64 total = std::accumulate(load.begin(), load.end(), i64{0}), experts = i64(load.size());
+  const i64 total = sum_of(load);
   for_float_type(choice.bias, [&]<class T>() {
     for (i64 e = 0; e < experts; ++e) {
       const i64 missing = total - load[size_t(e)] * experts;  // the sign of mean - load
@@ -158,6 +266,10 @@ void Router::update_bias(const std::vector<i64>& load) {
       choice.bias.data<T>()[e] += T(bias_update_rate * sign);
     }
   });
+}
+
+void Router::visit(const ParamVisitor& visitor) {
+  if (!table.defined()) gate.visit(visitor);
 }
 
 void Router::visit_buffers(const TensorVisitor& visitor) {

@@ -201,6 +201,7 @@ void read_experts(Taker& keys, ModelConfig& c, bool v3) {
   keys.word("scoring_func", c.scoring_func);
   keys.flag("norm_topk_prob", c.norm_topk_prob);
   keys.number("routed_scaling_factor", c.routed_scaling_factor);
+  keys.flag("scale_normalised_weights", c.scale_normalised_weights);  // ours, see config.h
   keys.number("aux_loss_alpha", c.aux_loss_alpha);
   keys.flag("seq_aux", c.seq_aux);
 }
@@ -337,6 +338,8 @@ std::string to_hf_config(const ModelConfig& c, std::span<const HfKey> unknown_ke
       {"torch_dtype", "float32"},
       {"transformers_version", "4.54.0"},
   };
+  // No key of theirs, and needed to compute the same.
+  if (c.scale_normalised_weights) json["scale_normalised_weights"] = true;
   if (c.rope_scaling) {
     const YarnConfig& yarn = *c.rope_scaling;
     json["rope_scaling"] = {

@@ -23,7 +23,8 @@ struct RouterMetrics {
   double dead = 0;          // experts without a token
   double gate_entropy = 0;  // nats, the mean over tokens
   double weight_sum = 0;    // of a token's chosen experts, the mean
-  double devices = 0;       // that a token is sent to, the mean
+  double devices = 0;       // that hold a token's experts, the mean
+  double dropped = 0;       // the share of copies that found no room
   double expert_loss = 0, device_loss = 0, communication_loss = 0, z_loss = 0;  // without alphas
 };
 // Their names, in metrics.jsonl and wherever else a run shows them.
@@ -39,6 +40,7 @@ inline constexpr RouterMetric kRouterMetrics[] = {
     {"gate_entropy", &RouterMetrics::gate_entropy},
     {"weight_sum", &RouterMetrics::weight_sum},
     {"devices", &RouterMetrics::devices},
+    {"dropped", &RouterMetrics::dropped},
     {"expert_loss", &RouterMetrics::expert_loss},
     {"device_loss", &RouterMetrics::device_loss},
     {"communication_loss", &RouterMetrics::communication_loss},

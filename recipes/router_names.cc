@@ -27,7 +27,8 @@ struct Router {
 };
 
 const std::vector<Router>& routers() {
-  static const std::vector<std::string> kNo = {"false"}, kYes = {"true"}, kOne = {"1"};
+  static const std::vector<std::string> kNo = {"false"}, kYes = {"true"}, kOne = {"1"},
+                                        kZero = {"0"};
   static const std::vector<std::string> kGreedy = {"greedy", "group_limited_greedy"};
   static const std::vector<Router> kRouters = {
       {"softmax_topk",
@@ -56,6 +57,22 @@ const std::vector<Router>& routers() {
         {"norm_topk_prob", kYes},
         {"num_experts_per_tok", {"2"}},
         {"routed_scaling_factor", kOne}}},
+      {"hash",
+       {{"topk_method", {"hash"}},
+        {"scoring_func", {"softmax"}},
+        {"norm_topk_prob", kNo},
+        {"num_experts_per_tok", kOne},
+        {"routed_scaling_factor", kOne},
+        {"aux_loss_alpha", kZero},
+        {"device_aux_loss_alpha", kZero},
+        {"communication_aux_loss_alpha", kZero}}},
+      {"expert_choice",
+       {{"topk_method", {"expert_choice"}},
+        {"scoring_func", {"softmax"}},
+        {"norm_topk_prob", kNo},
+        {"aux_loss_alpha", kZero},
+        {"device_aux_loss_alpha", kZero},
+        {"communication_aux_loss_alpha", kZero}}},
   };
   return kRouters;
 }

@@ -21,6 +21,7 @@ RouterMetrics router_metrics(const std::vector<double>& load, const RouterFigure
   m.gate_entropy = figures.gate_entropy;
   m.weight_sum = figures.weight_sum;
   m.devices = figures.devices;
+  m.dropped = figures.dropped;
   m.expert_loss = figures.expert_loss;
   m.device_loss = figures.device_loss;
   m.communication_loss = figures.communication_loss;

@@ -54,6 +54,7 @@ void combine_rows(const CombineRows<T>& c) {
         for (i64 i = 0; i < c.width; ++i) y[i] = 0;
       }
       for (i64 k = t * c.top_k; k < (t + 1) * c.top_k; ++k) {
+        if (c.index[k] < 0) continue;
         add_row(c.weight ? c.weight[k] : T(1), c.x + c.index[k] * c.width, y, c.width);
       }
     }
@@ -64,6 +65,10 @@ template <class T>
 void combine_rows_backward(const CombineRowsBackward<T>& c) {
   parallel_chunks(c.tokens, kRowChunk, [&](i64 begin, i64 end) {
     for (i64 k = begin * c.top_k; k < end * c.top_k; ++k) {
+      if (c.index[k] < 0) {
+        if (c.dweight && !c.add_dweight) c.dweight[k] = 0;
+        continue;
+      }
       const T* dy = c.dy + k / c.top_k * c.width;
       const T weight = c.weight ? c.weight[k] : T(1);
       if (c.dx) {

@@ -15,7 +15,8 @@ struct GatherRows {
   T* y;
 };
 
-// y[t] = sum over k, in order, of weight[t, k] * x[index[t, k]]; a null weight counts as 1.
+// y[t] = sum over k, in order, of weight[t, k] * x[index[t, k]]; a null weight counts as 1, and a
+// negative index adds nothing.
 template <class T>
 struct CombineRows {
   i64 tokens, top_k, width;
@@ -27,7 +28,8 @@ struct CombineRows {
 };
 
 // The gradients of CombineRows: dx[index[t, k]] = weight[t, k] * dy[t], and
-// dweight[t, k] = x[index[t, k]] . dy[t]. Each row of x is used exactly once. Either may be null.
+// dweight[t, k] = x[index[t, k]] . dy[t]. Each row of x is used exactly once. Either may be
+// null. The weight of a negative index has gradient 0.
 template <class T>
 struct CombineRowsBackward {
   i64 tokens, top_k, width;

@@ -95,10 +95,12 @@ Var gate_weights(Tape& tape, const Var& scores, const Tensor& ids, bool normalis
       const T* s = scores.value().data<T>() + t * experts;
       const i32* id = ids.data<i32>() + t * top_k;
       T sum = T(1e-20);
-      for (i64 k = 0; k < top_k; ++k) sum += s[id[k]];
+      for (i64 k = 0; k < top_k; ++k) sum += id[k] < 0 ? T(0) : s[id[k]];
       sums.data<T>()[t] = sum;
       const T factor = normalise ? T(scale) / sum : T(scale);
-      for (i64 k = 0; k < top_k; ++k) w.data<T>()[t * top_k + k] = s[id[k]] * factor;
+      for (i64 k = 0; k < top_k; ++k) {
+        w.data<T>()[t * top_k + k] = id[k] < 0 ? T(0) : s[id[k]] * factor;
+      }
     }
   });
   return tape.record(
@@ -114,9 +116,11 @@ Var gate_weights(Tape& tape, const Var& scores, const Tensor& ids, bool normalis
             T inner = 0;
             for (i64 k = 0; k < top_k; ++k) inner += g[k] * wt[k];
             for (i64 k = 0; k < top_k; ++k) {
+              const i32 expert = ids.data<i32>()[t * top_k + k];
+              if (expert < 0) continue;
               const T gradient =
                   normalise ? (T(scale) * g[k] - inner) / sums.data<T>()[t] : T(scale) * g[k];
-              ds.data<T>()[t * experts + ids.data<i32>()[t * top_k + k]] += gradient;
+              ds.data<T>()[t * experts + expert] += gradient;
             }
           }
         });

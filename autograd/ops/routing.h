@@ -19,7 +19,8 @@ struct ChoiceRule {
 // scores: [tokens, experts]  ->  i32 [tokens, top_k]
 Tensor top_k_columns(const Tensor& scores, const ChoiceRule& rule);
 
-// scale * scores[t, ids[t, k]], divided by the row's sum over k (plus 1e-20) where `normalise`.
+// scale * scores[t, ids[t, k]], divided by the row's sum over k (plus 1e-20) where `normalise`; 0
+// where an id is negative.
 // scores: [tokens, experts];  ids: i32 [tokens, top_k]  ->  [tokens, top_k]
 Var gate_weights(Tape& tape, const Var& scores, const Tensor& ids, bool normalise, double scale);
 

@@ -30,7 +30,7 @@ Var embedding(Tape& tape, const Tensor& ids, const Var& table) {
 
 Var gather_rows(Tape& tape, const Var& x, const RowMap& map) {
   const i64 tokens = x.dim(0), width = x.dim(1), rows = map.token_of_row.numel();
-  const i64 top_k = tokens > 0 ? rows / tokens : 1;
+  const i64 top_k = map.row_of_slot.dim(1);
   expect_shape("gather_rows", "row_of_slot", map.row_of_slot, {tokens, top_k});
   Tensor y = Tensor::empty({rows, width}, x.dtype());
   for_operand_type(y, [&]<class T>() {
@@ -50,7 +50,7 @@ Var gather_rows(Tape& tape, const Var& x, const RowMap& map) {
 
 Var combine_rows(Tape& tape, const Var& x, const Var& weights, const RowMap& map) {
   const i64 tokens = weights.dim(0), top_k = weights.dim(1), width = x.dim(1);
-  expect_shape("combine_rows", "rows", x.value(), {tokens * top_k, width});
+  expect_shape("combine_rows", "rows", x.value(), {map.token_of_row.numel(), width});
   expect_shape("combine_rows", "row_of_slot", map.row_of_slot, {tokens, top_k});
   expect_same_type("combine_rows", x.value(), weights.value());
   Tensor y = Tensor::empty({tokens, width}, x.dtype());

@@ -12,15 +12,15 @@ Var embedding(Tape& tape, const Tensor& ids, const Var& table);
 
 // Which row of the routed copies holds (token, slot), and which token a row is a copy of.
 struct RowMap {
-  Tensor row_of_slot;   // i32 [tokens, top_k], each row number once
-  Tensor token_of_row;  // i32 [tokens * top_k]
+  Tensor row_of_slot;   // i32 [tokens, top_k], each row number once; -1: there is no such copy
+  Tensor token_of_row;  // i32 [rows]
 };
 
-// One copy of its token for every row.   x: [tokens, width]  ->  [tokens * top_k, width]
+// One copy of its token for every row.   x: [tokens, width]  ->  [rows, width]
 Var gather_rows(Tape& tape, const Var& x, const RowMap& map);
 
 // y[t] = sum over slots k, in order, of weights[t, k] * x[row_of_slot[t, k]].
-// x: [tokens * top_k, width];  weights: [tokens, top_k]  ->  [tokens, width]
+// x: [rows, width];  weights: [tokens, top_k]  ->  [tokens, width]
 Var combine_rows(Tape& tape, const Var& x, const Var& weights, const RowMap& map);
 
 }  // namespace quern::ops

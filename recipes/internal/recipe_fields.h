@@ -56,6 +56,9 @@ void for_each_field(T& c, auto&& f) {
   f("balance_scope", c.balance_scope);
   f("router_z_loss_coef", c.router_z_loss_coef);
   f("router_jitter_noise", c.router_jitter_noise);
+  f("capacity_factor", c.capacity_factor);
+  f("capacity_drop", c.capacity_drop);
+  f("device_capacity_factor", c.device_capacity_factor);
   f("router_bias_update_rate", c.router_bias_update_rate);
   f("rms_norm_eps", c.rms_norm_eps);
   f("rope_theta", c.rope_theta);

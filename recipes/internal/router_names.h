@@ -15,6 +15,8 @@ namespace quern::internal {
 //   sigmoid_bias_norm  DeepSeek-V3: noaux_tc
 //   top1_prob          Switch: one expert, its softmax as it is
 //   top2_gshard        GShard: two experts, divided by their sum
+//   hash               Hash Layers: one expert by a fixed table of token ids, with weight 1
+//   expert_choice      Expert Choice: experts choose tokens, in training
 //
 // Of several possible values (greedy or group_limited_greedy) the recipe's is kept. balance_scope
 // "sequence" and "micro" set seq_aux. Throws ConfigError where a field that is given says

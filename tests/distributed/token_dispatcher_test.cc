@@ -63,9 +63,24 @@ TEST(TokenDispatcher, OneTokenToOneExpert) {
   EXPECT_EQ(sent.rows.value().data<double>()[1], 3);
 }
 
+TEST(TokenDispatcher, SendsNoCopyWhereThereIsNoExpert) {
+  const Tensor x = random_tensor({3, 2});
+  const Tensor ids = Tensor::from<i32>({3, 2}, std::vector<i32>{-1, 2, -1, -1, 0, -1});
+  const TokenDispatcher dispatcher(3);
+  Tape tape;
+  const Dispatched sent = dispatcher.dispatch(tape, Var(x), ids);
+  EXPECT_EQ(*sent.offsets, (std::vector<i64>{0, 1, 1, 2}));
+  const Var weights(Tensor::full({3, 2}, DType::f64, 1));
+  const Tensor y = dispatcher.combine(tape, sent.rows, weights, sent).value();
+  for (i64 i = 0; i < 6; ++i) {
+    EXPECT_EQ(y.data<double>()[i], i / 2 == 1 ? 0 : x.data<double>()[i]);
+  }
+}
+
 TEST(TokenDispatcher, GradientsOfTheRoundTrip) {
   const i64 tokens = 5, experts = 4, top_k = 2;
   const Tensor ids = some_choices(tokens, experts, top_k);
+  for (const i64 dropped : {1, 4, 5}) ids.data<i32>()[dropped] = -1;
   const TokenDispatcher dispatcher(experts);
   const GradcheckReport report = gradcheck(
       [&](Tape& tape, std::vector<Var>& in) {

@@ -174,7 +174,8 @@ TEST(Validate, NamesTheFieldAndTheFact) {
        "model.num_experts_per_tok: expected at most 2, the experts in topk_group 1 groups, got 4 "
        "(or raise topk_group)"},
       {[](auto& c) { c.topk_method = "noaux"; },
-       "model.topk_method: expected greedy, group_limited_greedy or noaux_tc, got 'noaux'"},
+       "model.topk_method: expected greedy, group_limited_greedy, noaux_tc, hash or expert_choice, "
+       "got 'noaux'"},
       {[](auto& c) { c.topk_method = "noaux_tc"; },
        "model.scoring_func: expected sigmoid when topk_method is noaux_tc, got softmax"},
       {[](auto& c) { c.topk_method = "noaux_tc", c.scoring_func = "sigmoid", c.n_group = 16; },
@@ -195,6 +196,30 @@ TEST(Validate, NamesTheFieldAndTheFact) {
        "model.balance_scope: expected sequence, micro or global_running, got 'global'"},
       {[](auto& c) { c.router_z_loss_coef = -1; },
        "model.router_z_loss_coef: expected 0 to 1000, got -1"},
+      {[](auto& c) { c.capacity_factor = -1; },
+       "model.capacity_factor: expected 0 to 1e+06, got -1"},
+      {[](auto& c) { c.capacity_drop = "random"; },
+       "model.capacity_drop: expected position or probability, got 'random'"},
+      {[](auto& c) { c.device_capacity_factor = kNan; },
+       "model.device_capacity_factor: expected 0 to 1e+06, got nan"},
+      {[](auto& c) { c.device_capacity_factor = 1; },
+       "model.n_group: expected more than 1, the devices, when device_capacity_factor is given, "
+       "got 1 (as in n_group: 2)"},
+      {[](auto& c) { c.topk_method = "hash", c.num_experts_per_tok = 1; },
+       "model.aux_loss_alpha: expected 0 when topk_method is hash, got 0.001 (router: \"hash\" "
+       "sets "
+       "what goes with it)"},
+      {[](auto& c) { c.topk_method = "hash", c.aux_loss_alpha = 0; },
+       "model.num_experts_per_tok: expected 1 when topk_method is hash, got 4 (router: \"hash\" "
+       "sets what goes with it)"},
+      {[](auto& c) { c.topk_method = "expert_choice", c.norm_topk_prob = true; },
+       "model.norm_topk_prob: expected false when topk_method is expert_choice, got true (router: "
+       "\"expert_choice\" sets what goes with it)"},
+      {[](auto& c) {
+         c.topk_method = "expert_choice", c.aux_loss_alpha = 0, c.capacity_factor = 1;
+       },
+       "model.capacity_factor: expected 0 when topk_method is expert_choice, got 1 (router: "
+       "\"expert_choice\" sets what goes with it)"},
       {[](auto& c) { c.router_jitter_noise = 1; },
        "model.router_jitter_noise: expected 0 to 0.999, got 1"},
       {[](auto& c) { c.scoring_func = "sigmoid"; },

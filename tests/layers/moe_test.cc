@@ -27,14 +27,14 @@ Moe random_moe(const ModelConfig& config) {
 
 MoeOutput run(const Moe& moe, const Tensor& x, i64 sequences = 1) {
   Tape silent(false);
-  return moe.forward(silent, Var(x), {.sequences = sequences, .step = {}});
+  return moe.forward(silent, Var(x), {.sequences = sequences, .token_ids = {}, .step = {}});
 }
 
 void expect_right_gradients(const ModelConfig& config) {
   Moe moe = random_moe(config);
   const Tensor x = random_tensor({12, config.hidden_size});
   const auto scalar = [&](Tape& tape, const Var& in) {
-    const MoeOutput out = moe.forward(tape, in, {.sequences = 3, .step = {}});
+    const MoeOutput out = moe.forward(tape, in, {.sequences = 3, .token_ids = {}, .step = {}});
     return ops::add(tape, weighted_sum(tape, out.y), ops::scale(tape, out.aux_loss, 10));
   };
   const GradcheckReport inputs =
@@ -293,7 +293,8 @@ void expect_right_block_gradients(const ModelConfig& config, i64 index) {
   const AttentionContext context = context_for(config, 2, 5);
   const Tensor x = random_tensor({10, config.hidden_size});
   const auto scalar = [&](Tape& tape, const Var& in) {
-    const BlockOutput out = block.forward(tape, in, context, {.sequences = 2, .step = {}});
+    const BlockOutput out =
+        block.forward(tape, in, context, {.sequences = 2, .token_ids = {}, .step = {}});
     return ops::add(tape, weighted_sum(tape, out.y), out.aux_loss);
   };
   const GradcheckReport inputs =

@@ -31,7 +31,7 @@ Routing route(const Router& router, const Tensor& x, const RoutingContext& conte
 }
 
 RoutingContext training(i64 sequences, i64 first_sample = 0, std::uint64_t seed = 7) {
-  return {.sequences = sequences, .step = RouterStep{seed, first_sample, {}}};
+  return {.sequences = sequences, .token_ids = {}, .step = RouterStep{seed, first_sample, {}}};
 }
 
 std::vector<double> softmax_of(const double* z, i64 n) {
@@ -57,7 +57,7 @@ TEST(Router, NormalisedWeightsAreTheSoftmaxOfTheChosenLogits) {
     const double* logits = out.stats.logits.data<double>() + t * c.n_routed_experts;
     std::vector<double> chosen;
     for (i64 k = 0; k < top_k; ++k) {
-      chosen.push_back(logits[out.expert_ids.data<i32>()[t * top_k + k]]);
+      chosen.push_back(logits[out.stats.expert_ids.data<i32>()[t * top_k + k]]);
     }
     const std::vector<double> expected = softmax_of(chosen.data(), top_k);
     for (i64 k = 0; k < top_k; ++k) {
@@ -105,7 +105,7 @@ TEST(Router, FiguresAreWhatTheLogitsSay) {
     for (i64 d = 0; d < c.n_group; ++d) {
       bool here = false;
       for (i64 k = 0; k < top_k; ++k) {
-        const i32 e = out.expert_ids.data<i32>()[t * top_k + k];
+        const i32 e = out.stats.expert_ids.data<i32>()[t * top_k + k];
         if (d == 0) ++chosen[size_t(e)];
         here |= e / size == d;
       }
@@ -144,7 +144,7 @@ TEST(Router, EvenScoresCostTheirAlphas) {
   router.gate.weight.value.fill(0);
   const Routing out = route(router, random_tensor({kTokens, c.hidden_size}));
   EXPECT_NEAR(out.stats.aux_loss, c.aux_loss_alpha + 0.3, 1e-12);
-  for (const i32 e : out.expert_ids.span<i32>()) EXPECT_LT(e, c.num_experts_per_tok);  // ties
+  for (const i32 e : out.stats.expert_ids.span<i32>()) EXPECT_LT(e, c.num_experts_per_tok);  // ties
 }
 
 void expect_right_gradients(const ModelConfig& config, const RoutingContext& context) {
@@ -251,7 +251,7 @@ TEST(Router, BalanceOverTheStepSoFar) {
   double expected = 0;
   for (i64 e = 0; e < c.n_routed_experts; ++e) {
     double chosen = 0, p = 0;
-    for (const i32 id : whole.expert_ids.span<i32>()) chosen += id == e;
+    for (const i32 id : whole.stats.expert_ids.span<i32>()) chosen += id == e;
     for (i64 t = half; t < kTokens; ++t) {
       p += softmax_of(whole.stats.logits.data<double>() + t * c.n_routed_experts,
                       c.n_routed_experts)[size_t(e)] /

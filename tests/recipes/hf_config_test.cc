@@ -136,6 +136,9 @@ TEST(HfConfig, WritesWhatItReads) {
     const ModelConfig model = parse_hf_config(text, "config.json").model;
     EXPECT_TRUE(parse_hf_config(to_hf_config(model), "again").model == model);
   }
+  ModelConfig scaled = parse_hf_config(kV2NormTopk, "config.json").model;
+  scaled.scale_normalised_weights = true;
+  EXPECT_TRUE(parse_hf_config(to_hf_config(scaled), "again").model == scaled);
   ModelConfig dense;
   dense.n_routed_experts = dense.n_shared_experts = dense.num_experts_per_tok = 0;
   EXPECT_TRUE(parse_hf_config(to_hf_config(dense), "again").model == dense);
@@ -201,7 +204,8 @@ TEST(HfConfig, RefusesByFileAndKey) {
       {"\"attention_dropout\": 0.0", "\"attention_dropout\": 0.1",
        "config.json: attention_dropout: expected 0.0, got 0.1 (Quern computes no other form)"},
       {"\"greedy\"", "\"noaux\"",
-       "config.json: topk_method: expected greedy, group_limited_greedy or noaux_tc, got 'noaux' "
+       "config.json: topk_method: expected greedy, group_limited_greedy, noaux_tc, hash or "
+       "expert_choice, got 'noaux' "
        "(compare it with the config.json of DeepSeek-V2-Lite)"},
       {"\"num_key_value_heads\": 4", "\"num_key_value_heads\": 2",
        "config.json: num_key_value_heads: expected num_attention_heads 4, got 2 (compare it with "

@@ -31,7 +31,8 @@ model {
   n_routed_experts: 24 n_shared_experts: 2 num_experts_per_tok: 6
   n_group: 8 topk_group: 4 topk_method: "noaux_tc" scoring_func: "sigmoid"
   norm_topk_prob: true routed_scaling_factor: 2.5 scale_normalised_weights: true
-  balance_scope: "global_running" router_jitter_noise: 0.01 router_z_loss_coef: 0.001 first_k_dense_replace: 2 moe_layer_freq: 3
+  balance_scope: "global_running" router_jitter_noise: 0.01 router_z_loss_coef: 0.001 capacity_factor: 1.25
+  capacity_drop: "probability" device_capacity_factor: 1.5 first_k_dense_replace: 2 moe_layer_freq: 3
   aux_loss_alpha: 0.003 seq_aux: false router_bias_update_rate: 0.002 device_aux_loss_alpha: 0.05
   communication_aux_loss_alpha: 0.02 rms_norm_eps: 1e-5 rope_theta: 5000
   rope_scaling {

@@ -40,6 +40,19 @@ TEST(RouterNames, StandForTheFieldsOfConfigJson) {
   EXPECT_TRUE(model_of("router: 'sigmoid_bias_norm'") == expected);
 }
 
+TEST(RouterNames, WhereScoresDoNotChooseThereIsNoBalanceLoss) {
+  ModelConfig expected;
+  expected.topk_method = "expert_choice";
+  expected.aux_loss_alpha = 0;
+  EXPECT_TRUE(model_of("router: 'expert_choice'") == expected);
+  expected.topk_method = "hash";
+  expected.num_experts_per_tok = 1;
+  EXPECT_TRUE(model_of("router: 'hash'") == expected);
+  EXPECT_EQ(sentence_of("router: 'hash' aux_loss_alpha: 0.01"),
+            "r:1:24: model.aux_loss_alpha: expected 0 with router hash, got 0.01 (leave one of the "
+            "two out)");
+}
+
 // Mixtral's is another way to compute the same weights.
 TEST(RouterNames, TwoNamesForOneRouter) {
   EXPECT_TRUE(model_of("router: 'topk_softmax'") == model_of("router: 'softmax_topk_norm'"));
@@ -87,7 +100,8 @@ TEST(RouterNames, RefuseWhatSaysOtherwise) {
             "(leave one of the two out)");
   EXPECT_EQ(sentence_of("router: 'softmax_topkk'"),
             "r:1:9: model.router: expected softmax_topk, softmax_topk_norm, topk_softmax, "
-            "sigmoid_bias_norm, top1_prob or top2_gshard, got 'softmax_topkk' (did you mean "
+            "sigmoid_bias_norm, top1_prob, top2_gshard, hash or expert_choice, got 'softmax_topkk' "
+            "(did you mean "
             "'softmax_topk'?)");
 }
 

@@ -199,6 +199,31 @@ TEST_F(TrainerTest, NoiseOfRoutersDoesNotDependOnTheCut) {
   expect_equal_to_rounding(whole, train(recipe, 2));
 }
 
+// Routers that drop copies do so the same way when a layer is computed again.
+TEST_F(TrainerTest, RecomputingDropsTheSame) {
+  const auto variants = {
+      +[](ModelConfig& c) { c.capacity_factor = 0.5; },
+      +[](ModelConfig& c) { c.n_group = 2, c.device_capacity_factor = 0.5; },
+      +[](ModelConfig& c) { c.topk_method = "expert_choice", c.aux_loss_alpha = 0; },
+      +[](ModelConfig& c) {
+        c.topk_method = "hash", c.num_experts_per_tok = 1, c.aux_loss_alpha = 0;
+      }};
+  for (const auto& change : variants) {
+    Recipe recipe = tiny_recipe(dir_);
+    change(recipe.model);
+    validate(recipe);
+    const Outcome plain = train(recipe, 4);
+    recipe.train.recompute = true;
+    const Outcome again = train(recipe, 4);
+    for (size_t i = 0; i < plain.weights.size(); ++i) {
+      EXPECT_TRUE(same_bits(plain.weights[i], again.weights[i]));
+    }
+    EXPECT_LT(plain.reports[3].loss, plain.reports[0].loss);
+    const bool limited = recipe.model.capacity_factor + recipe.model.device_capacity_factor > 0;
+    EXPECT_EQ(plain.reports[0].router[0].dropped > 0, limited);
+  }
+}
+
 // Masking leaves micro-batches with different numbers of labels; each label still weighs the same.
 TEST_F(TrainerTest, AccumulationWeighsLabelsNotMicroBatches) {
   Recipe recipe = tiny_recipe(dir_);

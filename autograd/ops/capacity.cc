@@ -1,0 +1,106 @@
+// SPDX-License-Identifier: MIT
+#include "quern/autograd/ops/capacity.h"
+
+#include <algorithm>
+#include <numeric>
+
+#include "quern/autograd/error.h"
+#include "quern/autograd/kernels/parallel.h"
+
+namespace quern::ops {
+namespace {
+
+// A choice, by its place in ids.
+struct Copy {
+  i64 place, token, slot;
+  i32 expert;
+  double score;
+  bool exempt;
+};
+
+bool is_served_before(const Copy& a, const Copy& b, CapacityOrder order) {
+  if (a.exempt != b.exempt) return a.exempt;
+  if (order == CapacityOrder::position) {
+    return a.slot != b.slot ? a.slot < b.slot : a.token < b.token;
+  }
+  if (a.score != b.score) return a.score > b.score;
+  return a.token != b.token ? a.token < b.token : a.expert < b.expert;
+}
+
+// The copies that want to go to each bin.
+template <class T>
+std::vector<std::vector<Copy>> copies_by_bin(const Tensor& ids, const Tensor& scores,
+                                             const CapacityRule& rule) {
+  const i64 tokens = ids.dim(0), top_k = ids.dim(1), experts = scores.dim(1);
+  std::vector<std::vector<Copy>> bins(static_cast<size_t>(rule.bins));
+  for (i64 i = 0; i < tokens * top_k; ++i) {
+    const i64 token = i / top_k;
+    const i32 expert = ids.data<i32>()[i];
+    if (expert < 0) continue;
+    const double score = double(scores.data<T>()[token * experts + expert]);
+    const bool exempt = !rule.exempt.empty() && rule.exempt[size_t(token)];
+    bins[size_t(expert / (experts / rule.bins))].push_back(
+        {i, token, i % top_k, expert, score, exempt});
+  }
+  return bins;
+}
+
+}  // namespace
+
+Tensor within_capacity(const Tensor& ids, const Tensor& scores, const CapacityRule& rule) {
+  if (rule.bins < 1 || scores.dim(1) % rule.bins != 0 || rule.capacity < 1 ||
+      (!rule.exempt.empty() && i64(rule.exempt.size()) != ids.dim(0))) {
+    throw ShapeError({.what = "within_capacity: uneven bins, no room, or marks of other tokens"});
+  }
+  const Tensor kept = ids.clone();
+  for_float_type(scores, [&]<class T>() {
+    auto bins = copies_by_bin<T>(ids, scores, rule);
+    parallel_for(rule.bins, [&](i64 bin) {
+      std::vector<Copy>& copies = bins[size_t(bin)];
+      if (i64(copies.size()) <= rule.capacity) return;
+      std::ranges::sort(
+          copies, [&](const Copy& a, const Copy& b) { return is_served_before(a, b, rule.order); });
+      for (size_t i = size_t(rule.capacity); i < copies.size(); ++i) {
+        if (!copies[i].exempt) kept.data<i32>()[copies[i].place] = -1;
+      }
+    });
+  });
+  return kept;
+}
+
+Tensor expert_choice(const Tensor& scores, i64 capacity) {
+  const i64 tokens = scores.dim(0), experts = scores.dim(1);
+  if (capacity < 1 || capacity > tokens) {
+    throw ShapeError({.what = "expert_choice: no room, or more than there are tokens"});
+  }
+  std::vector<std::vector<i32>> chosen(static_cast<size_t>(experts));  // tokens of each expert
+  for_float_type(scores, [&]<class T>() {
+    parallel_for(experts, [&](i64 e) {
+      std::vector<i32>& order = chosen[size_t(e)];
+      order.resize(size_t(tokens));
+      std::iota(order.begin(), order.end(), 0);
+      const T* column = scores.data<T>() + e;
+      std::partial_sort(order.begin(), order.begin() + capacity, order.end(), [&](i32 a, i32 b) {
+        const T u = column[a * experts], v = column[b * experts];
+        return u > v || (u == v && a < b);
+      });
+      order.resize(size_t(capacity));
+    });
+  });
+  std::vector<std::vector<i32>> experts_of(static_cast<size_t>(tokens));
+  size_t columns = 1;
+  for (i64 e = 0; e < experts; ++e) {
+    for (const i32 t : chosen[size_t(e)]) {
+      experts_of[size_t(t)].push_back(i32(e));
+      columns = std::max(columns, experts_of[size_t(t)].size());
+    }
+  }
+  const Tensor ids = Tensor::empty({tokens, i64(columns)}, DType::i32);
+  std::ranges::fill(ids.span<i32>(), -1);
+  for (i64 t = 0; t < tokens; ++t) {
+    std::ranges::copy(experts_of[size_t(t)], ids.data<i32>() + t * i64(columns));
+  }
+  return ids;
+}
+
+}  // namespace quern::ops
