@@ -40,7 +40,6 @@ MoeOutput Moe::forward(Tape& tape, const Var& x, const RoutingContext& context) 
   const Var rows = ops::grouped_linear(tape, inner, tape.parameter(down), sent.offsets);
   Var y = dispatcher.combine(tape, rows, routing.weights, sent);  // [tokens, hidden]
   if (shared_experts) y = ops::add(tape, y, shared_experts->forward(tape, x));
-
   return {y, routing.aux_loss, std::move(routing.stats)};
 }
 

@@ -140,7 +140,7 @@ Router::Router(const ModelConfig& c, const std::string& name, DType dtype)
 }
 
 Routing Router::route(Tape& tape, const Var& x, const RoutingContext& context) const {
-  if (table.defined()) return route_by_table(context, x.dtype());
+  if (table.defined()) return route_by_table(context, sum_type(x.dtype()));
   const Var logits = gate.forward(tape, jittered(tape, x, context));  // [tokens, experts]
   const Var scores =                                                  // [tokens, experts]
       noaux_tc ? ops::sigmoid(tape, logits) : ops::softmax(tape, logits);
@@ -150,7 +150,7 @@ Routing Router::route(Tape& tape, const Var& x, const RoutingContext& context) c
   out.sent = within_capacity(ids, scores.value(), context);
   out.stats.logits = logits.value();
   describe(ids, out);
-  out.aux_loss = experts_choose ? Var(Tensor::zeros({}, x.dtype()))
+  out.aux_loss = experts_choose ? Var(Tensor::zeros({}, sum_type(x.dtype())))
                                 : balance_loss(tape, scores, context, out.stats);
   if (z_loss_coef > 0) {
     const Var z = ops::router_z_loss(tape, logits);  // scalar
