@@ -168,6 +168,27 @@ std::vector<std::string> names_of(std::span<const fs::path> paths) {
   return names;
 }
 
+// Counts it under its reason. Where most rows cannot be used, it is not the rows that are wrong.
+void skip_row(Corpus& corpus, const ErrorFacts& facts) {
+  constexpr i64 kFewRows = 1000;
+  constexpr size_t kReasons = 20;
+  i64 before = 0;
+  for (const SkippedRows& s : corpus.skipped) before += s.rows;
+  if (before >= kFewRows && before > i64(corpus.documents.size())) {
+    ErrorFacts most = facts;
+    most.hint = "most rows so far cannot be used: is --rows the right form?";
+    throw DataError(most);
+  }
+  std::string reason = facts.what.empty() ? "expected " + facts.expected : facts.what;
+  if (corpus.skipped.size() >= kReasons) reason = "other reasons";
+  auto found = std::ranges::find(corpus.skipped, reason, &SkippedRows::reason);
+  if (found == corpus.skipped.end()) {
+    const ErrorFacts place{.file = facts.file, .line = facts.line, .column = facts.column};
+    found = corpus.skipped.insert(found, {.reason = reason, .first = sentence(place)});
+  }
+  ++found->rows;
+}
+
 void read_file_into(Corpus& corpus, const fs::path& path, i32 source, i32 file, Utf8Gate& gate,
                     const CorpusOptions& options) {
   gate.enter(path);
@@ -183,10 +204,22 @@ void read_file_into(Corpus& corpus, const fs::path& path, i32 source, i32 file, 
   Lines lines(path, options.max_line_bytes);
   const size_t longest = size_t(options.max_line_bytes) * 3;  // where U+FFFD came in
   const JsonLimits limits{.max_bytes = longest, .max_string = longest};
+  std::optional<RowForm> form = options.rows;
   for (std::string line; lines.next(line);) {
     if (line.find_first_not_of(" \t\r") == std::string::npos) continue;
-    gate.check_json(line, lines.number());
-    add(read_json_line(line, "text", path.string(), lines.number(), limits));
+    try {
+      gate.check_json(line, lines.number());
+      if (!form) form = detect_row_form(line, longest);
+      if (*form == RowForm::text) {
+        add(read_json_line(line, "text", path.string(), lines.number(), limits));
+      } else {
+        corpus.documents.push_back(
+            {{}, source, file, read_chat_row(line, *form, path.string(), lines.number(), longest)});
+      }
+    } catch (const DataError& error) {
+      if (options.on_row_error == OnRowError::stop) throw;
+      skip_row(corpus, error.facts());
+    }
   }
 }
 
@@ -203,13 +236,15 @@ Corpus read_corpus(std::span<const fs::path> paths, const CorpusOptions& options
   Utf8Gate gate(corpus, options.invalid_utf8);
   i32 file = 0;
   for (size_t i = 0; i < paths.size(); ++i) {
-    const size_t before = corpus.documents.size();
+    const size_t before = corpus.documents.size(), skipped = corpus.skipped.size();
     for (const auto& path : files_of(paths[i])) {
       read_file_into(corpus, path, i32(i), file++, gate, options);
     }
     if (corpus.documents.size() == before) {
       throw DataError({.file = paths[i].string(),
-                       .what = "there is no text in it",
+                       .what = corpus.skipped.size() > skipped
+                                   ? "no row of it can be used: " + corpus.skipped.back().reason
+                                   : "there is no text in it",
                        .hint = "leave it out, or give a file with text"});
     }
   }

@@ -3,8 +3,8 @@
 
 #include <algorithm>
 #include <cmath>
-#include <exception>
 #include <numeric>
+#include <set>
 #include <utility>
 
 #include "quern/autograd/error.h"
@@ -13,6 +13,7 @@
 #include "quern/data/atomic_file.h"
 #include "quern/data/bpe_trainer.h"
 #include "quern/data/corpus.h"
+#include "quern/data/internal/encode_corpus.h"
 #include "quern/data/internal/staging.h"
 #include "quern/data/manifest.h"
 #include "quern/data/sha256.h"
@@ -100,6 +101,11 @@ std::string cut(std::string& text, size_t bytes) {
 
 // Takes the end of each file out of `train`.
 Corpus split_by_position(Corpus& train, double fraction) {
+  if (!train.documents[0].turns.empty()) {
+    throw ConfigError({.key = "split_by_position",
+                       .what = "conversations are not cut",
+                       .hint = "leave it out: the fraction is then a choice of rows"});
+  }
   Corpus validation{.sources = train.sources};
   std::vector<Document> rest;
   auto& documents = train.documents;
@@ -123,74 +129,73 @@ Corpus split_by_position(Corpus& train, double fraction) {
   return validation;
 }
 
+void add_texts(const Document& document, std::vector<std::string_view>& texts) {
+  if (document.turns.empty()) texts.push_back(document.text);
+  for (const ChatTurn& turn : document.turns) texts.push_back(turn.text);
+}
+
 Tokenizer make_tokenizer(const PrepareOptions& options, const Corpus& train) {
   if (options.tokenizer) return Tokenizer::load(*options.tokenizer);
   std::vector<std::string_view> texts;
-  for (const auto& document : train.documents) texts.push_back(document.text);
+  for (const auto& document : train.documents) add_texts(document, texts);
   return train_bpe(texts, {.vocab_size = options.vocab_size,
                            .splitting = options.splitting,
                            .num_threads = num_threads()});
 }
 
-// The ids of each document, each ended by <|eos|> if there is one. Runs of documents are shared out
-// among threads.
-std::vector<std::vector<i32>> encode_all(const Tokenizer& tokenizer,
-                                         const std::vector<Document>& documents) {
-  std::vector<size_t> bounds = {0};  // of the runs
-  size_t bytes = 0;
-  for (size_t i = 0; i < documents.size(); ++i) {
-    bytes += documents[i].text.size();
-    if (bytes < kEncodeBytes && i + 1 < documents.size()) continue;
-    bounds.push_back(i + 1);
-    bytes = 0;
-  }
-  const auto eos = tokenizer.special_id(kEosToken);
-  std::vector<std::vector<i32>> ids(documents.size());
-  std::vector<std::exception_ptr> failures(bounds.size());
-  parallel_for(i64(bounds.size()) - 1, [&](i64 run) {
-    try {
-      Encoder encoder(tokenizer);
-      for (size_t i = bounds[size_t(run)]; i < bounds[size_t(run) + 1]; ++i) {
-        encoder.encode(documents[i].text, AddedTokens::kIgnore, ids[i]);
-        if (eos) ids[i].push_back(*eos);
-      }
-    } catch (...) {
-      failures[size_t(run)] = std::current_exception();
-    }
-  });
-  for (const auto& failure : failures) {
-    if (failure) std::rethrow_exception(failure);
-  }
-  return ids;
-}
-
 // Encodes and writes one part; sources that have no document in it are left out.
 std::vector<PreparedSource> write_part(const fs::path& path, const Corpus& corpus,
-                                       const Tokenizer& tokenizer) {
-  TokenData data{.tokenizer_sha256 = tokenizer.hash(), .vocab_size = tokenizer.vocab_size()};
-  std::vector<PreparedSource> report;
-  Sha256 hash;
-  const auto ids = encode_all(tokenizer, corpus.documents);
-  for (size_t i = 0; i < ids.size(); ++i) {
-    const Document& document = corpus.documents[i];
-    const bool first = i == 0 || corpus.documents[i - 1].source != document.source;
-    if (first) {
-      if (i > 0) data.sources.back().sha256 = std::exchange(hash, Sha256()).digest();
-      data.sources.push_back({.name = corpus.sources[size_t(document.source)]});
-      report.push_back({.name = data.sources.back().name});
-    }
-    hash.update(document.text);
-    data.sources.back().bytes += i64(document.text.size());
-    data.tokens.insert(data.tokens.end(), ids[i].begin(), ids[i].end());
-    data.document_offsets.push_back(i64(data.tokens.size()));
-    data.document_source.push_back(i32(data.sources.size()) - 1);
-    report.back().documents += 1;
-    report.back().bytes += i64(document.text.size());
-    report.back().tokens += i64(ids[i].size());
+                                       const Tokenizer& tokenizer, i64 max_row_tokens) {
+  internal::EncodedCorpus encoded = internal::encode_corpus(corpus, tokenizer, max_row_tokens);
+  if (encoded.data.document_source.empty()) {
+    throw DataError({.key = "max_row_tokens",
+                     .what = "no row of " + path.stem().string() + " has an answer that begins " +
+                             "within " + std::to_string(max_row_tokens) + " tokens",
+                     .hint = "raise --max-row-tokens"});
   }
-  data.sources.back().sha256 = hash.digest();
-  write_token_file(path, data);
-  return report;
+  write_token_file(path, encoded.data);
+  return std::move(encoded.sources);
+}
+
+// Conversations are learnt in part and packed whole, text as it comes: a token file is one or the
+// other.
+void refuse_a_mixture(const Corpus& train, const Corpus& validation) {
+  const Document* first = nullptr;
+  for (const Corpus* corpus : {&train, &validation}) {
+    for (const Document& document : corpus->documents) {
+      if (first == nullptr) first = &document;
+      if (document.turns.empty() == first->turns.empty()) continue;
+      throw DataError({.file = corpus->sources[size_t(document.source)],
+                       .what = document.turns.empty() ? "is text, and what comes before it is "
+                                                        "conversations"
+                                                      : "is conversations, and what comes before "
+                                                        "it is text",
+                       .hint = "prepare them apart, with the same --tokenizer; a recipe mixes "
+                               "token files"});
+    }
+  }
+}
+
+// The first, the middle and the last conversation as they will be seen.
+std::vector<std::string> samples_of(const TokenFile& file, const Tokenizer& tokenizer) {
+  std::vector<std::string> samples;
+  if (!file.has_mask()) return samples;
+  std::set<i64> shown = {0, file.num_documents() / 2, file.num_documents() - 1};
+  for (const i64 document : shown) {
+    const i64 begin = file.document_offsets()[size_t(document)];
+    std::vector<i32> ids(size_t(file.document_offsets()[size_t(document) + 1] - begin));
+    file.read(begin, ids);
+    std::string text;
+    bool trained = false;
+    for (size_t i = 0; i < ids.size(); ++i) {
+      const bool now = file.is_trained(begin + i64(i));
+      if (now != trained) text += now ? "[[" : "]]";
+      trained = now;
+      text += tokenizer.decode(std::span(&ids[i], 1));
+    }
+    samples.push_back(text + (trained ? "]]" : ""));
+  }
+  return samples;
 }
 
 // What the disk gives back is what was hashed.
@@ -214,6 +219,9 @@ PrepareReport prepare(const PrepareOptions& options) {
       .invalid_utf8_files = train.invalid_utf8_files + validation.invalid_utf8_files,
       .first_invalid_utf8 = train.first_invalid_utf8.empty() ? validation.first_invalid_utf8
                                                              : train.first_invalid_utf8};
+  report.skipped = train.skipped;
+  report.skipped.insert(report.skipped.end(), validation.skipped.begin(), validation.skipped.end());
+  refuse_a_mixture(train, validation);
   if (options.validation_fraction > 0) {
     validation = options.split_by_position
                      ? split_by_position(train, options.validation_fraction)
@@ -231,10 +239,12 @@ PrepareReport prepare(const PrepareOptions& options) {
   Staging staging(options.out, kFiles);
   const fs::path& out = staging.path();
   tokenizer.save(out / "tokenizer.json");
-  report.train = write_part(out / "train.h5", train, tokenizer);
+  report.train = write_part(out / "train.h5", train, tokenizer, options.max_row_tokens);
+  report.samples = samples_of(TokenFile(out / "train.h5"), tokenizer);
   std::vector<std::string> written = {"tokenizer.json", "train.h5"};
   if (!validation.documents.empty()) {
-    report.validation = write_part(out / "validation.h5", validation, tokenizer);
+    report.validation =
+        write_part(out / "validation.h5", validation, tokenizer, options.max_row_tokens);
     written.push_back("validation.h5");
   }
   write_manifest(out, hash_files(out, written));

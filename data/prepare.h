@@ -26,6 +26,7 @@ struct PrepareOptions {
   std::filesystem::path out;                       // a folder
   std::uint64_t seed = 0;                          // chooses the documents
   CorpusOptions corpus;                            // how text is read
+  i64 max_row_tokens = 0;  // of a conversation, which keeps the first ones; 0: any number
 };
 
 struct PreparedSource {
@@ -33,6 +34,10 @@ struct PreparedSource {
   i64 documents = 0;
   i64 bytes = 0;
   i64 tokens = 0;
+  // Of conversations, whose bytes are those that are learnt:
+  i64 trained_tokens = 0;
+  i64 truncated = 0;  // documents cut to max_row_tokens
+  i64 dropped = 0;    // rows left out, having nothing to learn within max_row_tokens
   double bytes_per_token() const { return double(bytes) / double(tokens); }
 };
 
@@ -44,6 +49,9 @@ struct PrepareReport {
   i64 invalid_utf8_bytes = 0;  // kept or replaced, as the options say
   i64 invalid_utf8_files = 0;
   std::string first_invalid_utf8;  // file:line:column
+  std::vector<SkippedRows> skipped;
+  // Three conversations of the training part, what is learnt between [[ and ]].
+  std::vector<std::string> samples;
 };
 
 // Writes tokenizer.json, train.h5 and, if there is a validation part, validation.h5 into `out`, and

@@ -55,7 +55,10 @@ Sampler::Sampler(std::vector<SamplerSource> sources, i64 seq, std::uint64_t seed
       throw ConfigError(
           {.key = file, .expected = "a weight above 0", .actual = std::to_string(source.weight)});
     }
-    if (source.file->num_tokens() <= seq) {
+    const bool packed = source.file->has_mask();
+    packings_.push_back(packed ? pack_documents(*source.file, seq, 0, source.file->num_documents())
+                               : Packing());
+    if (!packed && source.file->num_tokens() <= seq) {
       throw DataError({.file = file,
                        .expected = "more than " + std::to_string(seq) + " tokens, for one window",
                        .actual = std::to_string(source.file->num_tokens()),
@@ -77,7 +80,14 @@ Sampler::Sampler(std::vector<SamplerSource> sources, i64 seq, std::uint64_t seed
   shares_.back() = std::uint64_t(1) << 32;  // whatever the rounding says
 }
 
+bool Sampler::masks_documents() const {
+  const auto has_mask = [](const SamplerSource& s) { return s.file->has_mask(); };
+  return mask_across_documents_ || std::ranges::any_of(sources_, has_mask);
+}
+
 i64 Sampler::windows(int source) const {
+  const Packing& packing = packings_[size_t(source)];
+  if (packing.windows() > 0) return packing.windows();
   return sources_[size_t(source)].file->num_tokens() / seq_;
 }
 
@@ -95,6 +105,12 @@ Sampler::Place Sampler::place(i64 sample) const {
   const i64 epoch = own / n;
   const std::string stream = "sampler/" + std::to_string(source);
   const i64 window = permuted({seed_, stream + "/" + std::to_string(epoch)}, own % n, n);
+  const Packing& packing = packings_[size_t(source)];
+  if (packing.windows() > 0) {
+    const auto offsets = sources_[size_t(source)].file->document_offsets();
+    const i64 begin = offsets[size_t(packing.window(window)[0])];
+    return {.source = source, .epoch = epoch, .begin = begin, .window = window};
+  }
   const i64 offset = i64(Random(seed_, stream).below(std::uint64_t(epoch), std::uint64_t(tokens)));
   return {.source = source, .epoch = epoch, .begin = (offset + window * seq_) % tokens};
 }
@@ -115,6 +131,10 @@ Batch Sampler::batch(i64 first_sample, i64 count) const {
 void Sampler::fill_row(const Place& place, std::span<i32> tokens, std::span<i32> labels,
                        std::span<i32> doc_start) const {
   const TokenFile& file = *sources_[size_t(place.source)].file;
+  const Packing& packing = packings_[size_t(place.source)];
+  if (packing.windows() > 0) {
+    return fill_packed_row(file, packing.window(place.window), tokens, labels, doc_start);
+  }
   std::vector<i32> window(tokens.size() + 1);
   const size_t straight =
       std::min(window.size(), size_t(file.num_tokens() - place.begin));  // up to the ring's seam

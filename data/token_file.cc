@@ -13,7 +13,8 @@ namespace quern {
 namespace {
 
 constexpr char kFormat[] = "quern_tokens";
-constexpr i64 kVersion = 1;
+constexpr i64 kVersion = 1, kMaskedVersion = 2;
+constexpr char kTrained[] = "trained_ranges";
 constexpr i32 kNarrowVocabulary = 1 << 16;  // ids of a vocabulary of this size fit into u16
 
 // Documents that cover the tokens without gap, from sources that exist. Throws DataError.
@@ -46,6 +47,32 @@ void check_tokens(const std::string& file, const std::vector<T>& tokens, i32 voc
                    .what = "token " + std::to_string(bad - tokens.begin()),
                    .expected = "less than vocab_size " + std::to_string(vocab_size),
                    .actual = std::to_string(*bad)});
+}
+
+// Runs of tokens in rising order, apart, none empty; at least one. Throws DataError.
+void check_ranges(const std::string& file, std::span<const TokenRange> ranges, i64 tokens) {
+  i64 before = 0;
+  for (const TokenRange& r : ranges) {
+    if (r.begin < before || r.end <= r.begin || r.end > tokens) {
+      throw DataError({.file = file,
+                       .key = kTrained,
+                       .what = "tokens " + std::to_string(r.begin) + " to " + std::to_string(r.end),
+                       .expected = "ranges in rising order within the tokens"});
+    }
+    before = r.end;
+  }
+  if (ranges.empty()) throw DataError({.file = file, .key = kTrained, .what = "nothing is learnt"});
+}
+
+std::vector<TokenRange> read_ranges(const Hdf5Reader& in) {
+  const std::vector<i64> bounds = in.read_i64(kTrained);
+  if (bounds.size() % 2 != 0) {
+    throw DataError(
+        {.file = in.path().string(), .key = kTrained, .what = "a range without an end"});
+  }
+  std::vector<TokenRange> ranges;
+  for (size_t i = 0; i < bounds.size(); i += 2) ranges.push_back({bounds[i], bounds[i + 1]});
+  return ranges;
 }
 
 // libhdf5 may have lost a write without a word. In pieces, since a corpus can be large.
@@ -83,10 +110,11 @@ void check_format(const Hdf5Reader& in) {
         {.file = file, .what = "is not a token file", .hint = "`quern prepare` makes them"});
   }
   const i64 version = in.attribute_i64("/", "version");
-  if (version == kVersion) return;
+  if (version == (in.has(kTrained) ? kMaskedVersion : kVersion)) return;
   throw DataError({.file = file,
                    .key = "version",
-                   .expected = std::to_string(kVersion),
+                   .expected = in.has(kTrained) ? std::to_string(kMaskedVersion) + " with a mask"
+                                                : std::to_string(kVersion),
                    .actual = std::to_string(version),
                    .hint = "prepare the corpus again"});
 }
@@ -112,9 +140,10 @@ void write_token_file(const std::filesystem::path& path, const TokenData& data) 
   check_documents(path.string(), data.document_offsets, data.document_source, tokens,
                   data.sources.size());
   check_tokens(path.string(), data.tokens, data.vocab_size);
+  if (data.trained) check_ranges(path.string(), *data.trained, tokens);
   Hdf5Writer out(path);
   out.set_attribute("/", "format", std::string_view(kFormat));
-  out.set_attribute("/", "version", kVersion);
+  out.set_attribute("/", "version", data.trained ? kMaskedVersion : kVersion);
   out.set_attribute("/", "tokenizer_sha256", data.tokenizer_sha256);
   out.set_attribute("/", "vocab_size", i64(data.vocab_size));
   if (data.vocab_size <= kNarrowVocabulary) {
@@ -134,6 +163,11 @@ void write_token_file(const std::filesystem::path& path, const TokenData& data) 
   out.write("source_names", names);
   out.write("source_bytes", bytes);
   out.write("source_sha256", hashes);
+  if (data.trained) {
+    std::vector<i64> bounds;
+    for (const TokenRange& r : *data.trained) bounds.insert(bounds.end(), {r.begin, r.end});
+    out.write(kTrained, bounds);
+  }
   out.commit();
   check_written(path, data.tokens);
 }
@@ -173,6 +207,13 @@ void TokenFile::load(const std::string& tokenizer_sha256) {
   sources_ = read_sources(in);
   check_documents(file, document_offsets_, document_source_, count, sources_.size());
   std::visit([this](const auto& t) { check_tokens(path_.string(), t, vocab_size_); }, tokens_);
+  if (!in.has(kTrained)) return;
+  const std::vector<TokenRange> ranges = read_ranges(in);
+  check_ranges(file, ranges, count);
+  trained_.assign(size_t(count), false);
+  for (const TokenRange& r : ranges) {
+    std::fill(trained_.begin() + r.begin, trained_.begin() + r.end, true);
+  }
 }
 
 i64 TokenFile::document_at(i64 token) const {

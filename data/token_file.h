@@ -6,13 +6,18 @@
 //   document_offsets  [documents + 1]  i64; document i is [offsets[i], offsets[i + 1]), not empty
 //   document_source   [documents]      i32; an index into the sources
 //   source_names      [sources]        text; a name stands for a domain in reports
-//   source_bytes      [sources]        i64; bytes of text, what bits per byte divide by
+//   source_bytes      [sources]        i64; bytes of text, what bits per byte divide by; where
+//                                      there are trained_ranges, of the text in them
 //   source_sha256     [sources]        text; of the documents' text, joined
-// and root attributes format = "quern_tokens", version, tokenizer_sha256, vocab_size.
-// Where the tokenizer has <|eos|>, every document ends with it.
+//   trained_ranges    [2 * ranges]     i64; begin and end of each run of tokens that is learnt, in
+//                                      rising order; absent: every token is
+// and root attributes format = "quern_tokens", version, tokenizer_sha256, vocab_size. The version
+// is 2 where there are trained_ranges, else 1, so that no reader takes prompts for text to learn.
+// Where the tokenizer has <|eos|>, every document ends with it, but conversations that were cut.
 #pragma once
 
 #include <filesystem>
+#include <optional>
 #include <span>
 #include <string>
 #include <variant>
@@ -21,6 +26,13 @@
 #include "quern/autograd/kernels/types.h"
 
 namespace quern {
+
+// Tokens [begin, end).
+struct TokenRange {
+  i64 begin = 0;
+  i64 end = 0;
+  bool operator==(const TokenRange&) const = default;
+};
 
 struct TokenSource {
   std::string name;
@@ -36,6 +48,7 @@ struct TokenData {
   std::vector<i64> document_offsets = {0};
   std::vector<i32> document_source;
   std::vector<TokenSource> sources;
+  std::optional<std::vector<TokenRange>> trained;
 };
 
 // Atomically. Throws DataError when the parts do not fit together, IoError when writing fails.
@@ -58,6 +71,9 @@ class TokenFile {
   const std::vector<TokenSource>& sources() const { return sources_; }
 
   i64 document_at(i64 token) const;  // the document that the token at this place belongs to
+  // Whether only some of the tokens are learnt, as in conversations; and whether this one is.
+  bool has_mask() const { return !trained_.empty(); }
+  bool is_trained(i64 token) const { return trained_.empty() || trained_[size_t(token)]; }
   // The tokens from `begin` on, as many as `out` holds; they must exist.
   void read(i64 begin, std::span<i32> out) const;
 
@@ -71,6 +87,7 @@ class TokenFile {
   std::vector<i64> document_offsets_;
   std::vector<i32> document_source_;
   std::vector<TokenSource> sources_;
+  std::vector<bool> trained_;  // by token, or empty
 };
 
 }  // namespace quern

@@ -5,6 +5,7 @@
 #include <iostream>
 #include <limits>
 #include <nlohmann/json.hpp>
+#include <optional>
 
 #include "quern/autograd/error.h"
 
@@ -14,7 +15,66 @@ namespace {
 using nlohmann::ordered_json;
 
 ordered_json to_json(const PreparedSource& s) {
-  return {{"name", s.name}, {"documents", s.documents}, {"bytes", s.bytes}, {"tokens", s.tokens}};
+  ordered_json object{
+      {"name", s.name}, {"documents", s.documents}, {"bytes", s.bytes}, {"tokens", s.tokens}};
+  if (s.trained_tokens > 0) {
+    object["trained_tokens"] = s.trained_tokens;
+    object["truncated"] = s.truncated;
+    object["dropped"] = s.dropped;
+  }
+  return object;
+}
+
+// On one line, and not too long for a screen.
+std::string shown(const std::string& sample) {
+  constexpr size_t kLongest = 600;
+  std::string line;
+  for (const char c : sample.substr(0, kLongest)) {
+    if (c == '\n') {
+      line += "\\n";
+    } else {
+      line += static_cast<unsigned char>(c) < 0x20 || c == 0x7f ? '?' : c;
+    }
+  }
+  return sample.size() > kLongest ? line + "..." : line;
+}
+
+// What became of the rows of conversations, and three of them with what is learnt in [[ ]].
+void print_conversations(const PrepareReport& report) {
+  if (report.samples.empty()) return;
+  std::printf("%-24s %9s %12s %12s %9s %9s\n", "conversations", "rows", "tokens", "learnt",
+              "truncated", "dropped");
+  for (const auto* part : {&report.train, &report.validation}) {
+    for (const PreparedSource& s : *part) {
+      std::printf(
+          "%-24s %9lld %12lld %12lld %9lld %9lld\n",
+          (std::string(part == &report.train ? "train: " : "validation: ") + s.name).c_str(),
+          static_cast<long long>(s.documents), static_cast<long long>(s.tokens),
+          static_cast<long long>(s.trained_tokens), static_cast<long long>(s.truncated),
+          static_cast<long long>(s.dropped));
+    }
+  }
+  std::printf("learnt are the tokens in [[ ]]:\n");
+  for (const std::string& sample : report.samples) std::printf("  %s\n", shown(sample).c_str());
+}
+
+std::optional<RowForm> form_called(const std::string& rows) {
+  if (rows.empty()) return std::nullopt;
+  const auto chosen = row_form_named(rows);
+  if (chosen) return chosen;
+  throw ConfigError({.key = "--rows",
+                     .expected = "text, messages, conversations, instruction or prompt",
+                     .actual = "'" + rows + "'",
+                     .hint = "left out, each file's first row says it"});
+}
+
+OnRowError row_policy_named(const std::string& on_error) {
+  if (on_error == "stop") return OnRowError::stop;
+  if (on_error == "skip") return OnRowError::skip;
+  throw ConfigError({.key = "--on-error",
+                     .expected = "stop or skip",
+                     .actual = "'" + on_error + "'",
+                     .hint = "stop is the default"});
 }
 
 void print_sources(const char* part, const std::vector<PreparedSource>& sources) {
@@ -56,7 +116,8 @@ void PrepareCommand::define(CLI::App& app) {
   c->footer(
       "Example:\n  quern prepare --train README.md recipes/*.h --validation-fraction 0.1 "
       "--split-by-position --vocab-size 512 --out build/example_tokens");
-  c->add_option("--train", train, "text files, JSONL files ({\"text\": ...}) or folders of them")
+  c->add_option("--train", train,
+                "text files, JSONL files ({\"text\": ...} or conversations) or folders of them")
       ->required();
   c->add_option("--validation", validation, "held-out sources");
   c->add_option("--validation-fraction", options.validation_fraction,
@@ -75,6 +136,15 @@ void PrepareCommand::define(CLI::App& app) {
   c->add_option("--invalid-utf8", invalid_utf8,
                 "bytes that are not UTF-8: keep, replace (by U+FFFD, counted) or refuse")
       ->capture_default_str();
+  c->add_option("--rows", rows,
+                "what a JSONL row is: text, messages, conversations, instruction or prompt; "
+                "else the first row of each file says it");
+  c->add_option("--on-error", on_error, "a JSONL row that cannot be used: stop, or skip and count")
+      ->capture_default_str();
+  c->add_option("--max-row-tokens", options.max_row_tokens,
+                "a longer conversation keeps its first tokens; 0: any length")
+      ->check(CLI::Range(i64(0), std::numeric_limits<i64>::max()))
+      ->capture_default_str();
   c->add_option("--max-line-bytes", options.corpus.max_line_bytes, "of a JSONL line")
       ->capture_default_str();
   c->add_flag("--json", json, "print the counts as JSON");
@@ -87,6 +157,8 @@ void PrepareCommand::run() {
   if (!tokenizer.empty()) options.tokenizer = tokenizer;
   options.out = out;
   options.splitting = splitting_called(splitting);
+  options.corpus.rows = form_called(rows);
+  options.corpus.on_row_error = row_policy_named(on_error);
   options.corpus.invalid_utf8 = policy_named(invalid_utf8);
   const PrepareReport report = prepare(options);
   if (json) {
@@ -96,6 +168,10 @@ void PrepareCommand::run() {
                         {"invalid_utf8_bytes", report.invalid_utf8_bytes},
                         {"invalid_utf8_files", report.invalid_utf8_files},
                         {"first_invalid_utf8", report.first_invalid_utf8}};
+    for (const SkippedRows& s : report.skipped) {
+      object["skipped"].push_back({{"reason", s.reason}, {"rows", s.rows}, {"first", s.first}});
+    }
+    for (const std::string& sample : report.samples) object["samples"].push_back(sample);
     for (const PreparedSource& s : report.train) object["train"].push_back(to_json(s));
     for (const PreparedSource& s : report.validation) object["validation"].push_back(to_json(s));
     std::cout << object.dump(2, ' ', false, ordered_json::error_handler_t::replace) << "\n";
@@ -104,6 +180,11 @@ void PrepareCommand::run() {
   std::printf("tokenizer: %d tokens\n", report.vocab_size);
   print_sources("train", report.train);
   print_sources("validation", report.validation);
+  print_conversations(report);
+  for (const SkippedRows& s : report.skipped) {
+    std::printf("skipped %lld rows: %s; the first is at %s\n", static_cast<long long>(s.rows),
+                s.reason.c_str(), s.first.c_str());
+  }
   if (report.invalid_utf8_bytes > 0) {
     std::printf("not UTF-8: %lld bytes in %lld files, %s; the first is at %s\n",
                 static_cast<long long>(report.invalid_utf8_bytes),

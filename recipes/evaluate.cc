@@ -7,6 +7,7 @@
 
 #include "quern/autograd/ops/loss.h"
 #include "quern/data/evaluation_windows.h"
+#include "quern/data/packing.h"
 
 namespace quern {
 namespace {
@@ -24,6 +25,15 @@ struct Tally {
     return seen > 0 ? looked_at * double(tokens) / double(seen) : 0;
   }
 };
+
+// Of each label, in order of the batch's places.
+Tensor nll_of(const Model& model, const Batch& batch, const Tensor& first_key) {
+  Tape tape(false);
+  const ModelOutput out = model.forward(tape, batch.tokens, first_key);
+  return ops::linear_cross_entropy(tape, out.hidden, tape.parameter(model.head()),
+                                   batch.labels.reshape({batch.labels.numel()}), 1)
+      .nll;
+}
 
 // Windows whose tokens add up to about max_tokens, evenly spread.
 std::vector<EvaluationWindow> thin(const std::vector<EvaluationWindow>& all, i64 max_tokens,
@@ -48,11 +58,7 @@ void tally_file(const Model& model, const TokenFile& file, const EvaluateOptions
     const i64 count = std::min(step, i64(windows.size()) - begin);
     const std::span<const EvaluationWindow> some(&windows[size_t(begin)], size_t(count));
     const Batch batch = evaluation_batch(file, some, options.sequence_length);
-    Tape tape(false);
-    const ModelOutput out = model.forward(tape, batch.tokens);
-    const Tensor nll = ops::linear_cross_entropy(tape, out.hidden, tape.parameter(model.head()),
-                                                 batch.labels.reshape({batch.labels.numel()}), 1)
-                           .nll;
+    const Tensor nll = nll_of(model, batch, {});
     for (i64 row = 0; row < count; ++row) {
       Tally& t = by_source[size_t(some[size_t(row)].source)];
       for (i64 i = 0; i < options.sequence_length; ++i) {
@@ -62,6 +68,51 @@ void tally_file(const Model& model, const TokenFile& file, const EvaluateOptions
       t.seen += some[size_t(row)].length;
       ++t.windows;
     }
+  }
+}
+
+// The learnt tokens of the documents [first, last) of one source, packed as in training; a window
+// counts for nothing where it begins, since an answer follows its question.
+void tally_conversations(const Model& model, const TokenFile& file, i64 first, i64 last,
+                         const EvaluateOptions& options, Tally& tally) {
+  const i64 seq = options.sequence_length;
+  const Packing packing = pack_documents(file, seq, first, last);
+  const i64 share = options.max_tokens > 0 ? options.max_tokens / seq : packing.windows();
+  const i64 wanted = std::clamp<i64>(share, 1, packing.windows());
+  const i64 step = std::max<i64>(1, options.micro_batch_sequences);
+  for (i64 i = file.document_offsets()[size_t(first)]; i < file.document_offsets()[size_t(last)];
+       ++i) {
+    tally.tokens += file.is_trained(i);
+  }
+  for (i64 begin = 0; begin < wanted; begin += step) {
+    if (options.before_batch) options.before_batch();
+    const Shape shape{std::min(step, wanted - begin), seq};
+    const Batch batch{Tensor::empty(shape, DType::i32), Tensor::empty(shape, DType::i32),
+                      Tensor::empty(shape, DType::i32)};
+    for (i64 row = 0; row < shape[0]; ++row) {
+      const auto of = [&](const Tensor& t) {
+        return t.span<i32>().subspan(size_t(row * seq), size_t(seq));
+      };
+      const i64 window = (begin + row) * packing.windows() / wanted;
+      fill_packed_row(file, packing.window(window), of(batch.tokens), of(batch.labels),
+                      of(batch.doc_start));
+    }
+    const Tensor nll = nll_of(model, batch, batch.doc_start);
+    for (const double bits : nll.span<double>()) tally.nll += bits;
+    for (const i32 label : batch.labels.span<i32>()) {
+      tally.predicted += label != kIgnoredLabel;
+      tally.seen += label != kIgnoredLabel;
+    }
+  }
+}
+
+void tally_conversations(const Model& model, const TokenFile& file, const EvaluateOptions& options,
+                         std::vector<Tally>& by_source) {
+  const auto sources = file.document_source();
+  for (size_t first = 0, last = 0; first < sources.size(); first = last) {
+    while (last < sources.size() && sources[last] == sources[first]) ++last;
+    tally_conversations(model, file, i64(first), i64(last), options,
+                        by_source[size_t(sources[first])]);
   }
 }
 
@@ -75,7 +126,11 @@ EvalMetrics evaluate(const Model& model, std::span<const std::shared_ptr<const T
   const double vocab = double(model.config.vocab_size);
   for (const auto& file : files) {
     std::vector<Tally> tallies(file->sources().size());
-    tally_file(model, *file, options, tallies);
+    if (file->has_mask()) {
+      tally_conversations(model, *file, options, tallies);
+    } else {
+      tally_file(model, *file, options, tallies);
+    }
     for (size_t s = 0; s < tallies.size(); ++s) {
       Tally& t = tallies[s];
       if (t.seen == 0) continue;

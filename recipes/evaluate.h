@@ -22,6 +22,8 @@ struct EvaluateOptions {
 // -sum log2 p over every token of the text, in windows of the training length without overlap, a
 // window's first token counted as log2(vocab_size) bits, over the bytes of the text. With
 // max_tokens the windows looked at stand for all of their source. One domain for each source name.
+// Of conversations only what is learnt counts, given what is said before it: -sum log2 p of the
+// answers and their ends over the bytes of the answers.
 EvalMetrics evaluate(const Model& model, std::span<const std::shared_ptr<const TokenFile>> files,
                      const EvaluateOptions& options);
 

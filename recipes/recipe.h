@@ -25,7 +25,8 @@ struct DataRecipe {
   std::vector<std::string> validation;  // token files, evaluated one by one
   std::string tokenizer;                // tokenizer.json, needed for samples
   std::int64_t sequence_length = 256;
-  bool mask_across_documents = false;  // no attention from one document to the one before it
+  // No attention from one document to the one before it. Conversations never see each other.
+  bool mask_across_documents = false;
 
   bool operator==(const DataRecipe&) const = default;
 };

@@ -205,7 +205,7 @@ void Trainer::run_micro_batch(const Batch& batch, i64 first, i64 count, i64 coun
                               const TapeWatch* watch, StepReport& report, TrainingStep& step) {
   const Tensor labels = batch.labels.rows(first, first + count);
   const Tensor first_key =
-      recipe_.data.mask_across_documents ? batch.doc_start.rows(first, first + count) : Tensor();
+      sampler_->masks_documents() ? batch.doc_start.rows(first, first + count) : Tensor();
   Tape tape;
   tape.set_watch(watch);
   step.first_sample = next_sample_ + first;

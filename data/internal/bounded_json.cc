@@ -255,10 +255,11 @@ class LineReader final : public nlohmann::json_sax<json> {
 
 }  // namespace
 
-json parse_bounded_json(std::string_view text, const std::string& file, const JsonLimits& limits) {
-  Source source{.text = text, .file = file, .limits = limits};
+json parse_bounded_json(std::string_view text, const std::string& file, const JsonLimits& limits,
+                        int first_line) {
+  Source source{.text = text, .file = file, .first_line = first_line, .limits = limits};
   source.check_size();
-  check_json_text(text, file);
+  check_json_text(text, file, first_line, limits.max_string);
   Builder builder(source);
   json::sax_parse(source.begin(), source.end(), &builder);
   return builder.take();

@@ -19,9 +19,9 @@ struct JsonLimits {
 };
 
 // Throws DataError; so it does where the values would take more than 56 MiB and three times the
-// text (the text itself being the fourth).
+// text (the text itself being the fourth). The text begins at line `first_line` of `file`.
 nlohmann::json parse_bounded_json(std::string_view text, const std::string& file,
-                                  const JsonLimits& limits = {});
+                                  const JsonLimits& limits = {}, int first_line = 1);
 
 // The string under `key` of one object, the text of a JSONL line. Everything else is checked and
 // dropped, so nothing is held but this string. The text begins at line `line` of `file`. Throws

@@ -14,6 +14,7 @@ struct PrepareCommand {
   PrepareOptions options;
   std::vector<std::string> train, validation;
   std::string tokenizer, splitting = "gpt2", out;
+  std::string rows, on_error = "stop";
   std::string invalid_utf8 = name_of(CorpusOptions().invalid_utf8);
   bool json = false;
 
