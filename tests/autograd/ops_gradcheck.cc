@@ -103,7 +103,7 @@ Var positive(Tape& t, const Var& x) { return ops::softmax(t, x); }
 
 QUERN_GRADCHECK(gate_weights, ({{3, 6}}), [](Tape& t, Inputs& in) {
   const Var scores = positive(t, in[0]);
-  const Tensor chosen = ids({3, 2}, {1, 5, 0, 3, 4, 2});
+  const Tensor chosen = ids({3, 2}, {1, 5, 0, 3, -1, 2});
   return ops::add(t, ops::gate_weights(t, scores, chosen, true, 1.5),
                   ops::gate_weights(t, scores, chosen, false, 2.5));
 })
@@ -131,6 +131,19 @@ QUERN_GRADCHECK(recompute, ({{3, 4}, {2, 4}}), [](Tape& t, Inputs& in) {
   });
   return ops::add(t, ops::sum(t, ops::mul(t, outputs[0], outputs[0])), outputs[1]);
 })
+
+// A place without an expert weighs nothing, and the others share what there is.
+TEST(GateWeights, OfNoExpertAreZero) {
+  Tape t(false);
+  const Var scores(Tensor::from<double>({1, 3}, std::vector<double>{0.5, 0.2, 0.3}));
+  const Tensor chosen = ids({1, 3}, {-1, 2, 1});
+  const Tensor plain = ops::gate_weights(t, scores, chosen, false, 2).value();
+  const Tensor shares = ops::gate_weights(t, scores, chosen, true, 1).value();
+  for (const auto& [k, weight] : {std::pair(0, 0.0), {1, 0.3}, {2, 0.2}}) {
+    EXPECT_NEAR(plain.data<double>()[k], 2 * weight, 1e-15);
+    EXPECT_NEAR(shares.data<double>()[k], weight / 0.5, 1e-15);
+  }
+}
 
 // The loss in chunks, with more tokens than one chunk holds, against the same tokens in two calls.
 TEST(LinearCrossEntropy, ChunksAddUp) {

@@ -170,6 +170,9 @@ TEST_F(CliTest, EvaluateAgreesWithTheRun) {
   const Outcome evaluated = quern("evaluate build/run corpus/validation.h5");
   ASSERT_EQ(evaluated.code, 0);
   const std::string figure = evaluated.out.substr(0, evaluated.out.find(" bits"));
+  // It begins with the losses that it adds.
+  EXPECT_NE(run.out.find("auxiliary losses: expert 0.01 of each sequence\n"), std::string::npos)
+      << run.out;
   EXPECT_NE(run.out.find("validation: " + figure + " bits per byte"), std::string::npos) << run.out;
 
   testing::prepare_corpus(dir_, "foreign", 500);

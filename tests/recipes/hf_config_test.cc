@@ -5,6 +5,7 @@
 #include <gtest/gtest.h>
 
 #include <random>
+#include <regex>
 
 #include "quern/autograd/error.h"
 
@@ -129,6 +130,12 @@ TEST(HfConfig, ReadsTheThirdGeneration) {
   shorter = replaced(shorter, "\"scoring_func\": \"sigmoid\",", "");
   EXPECT_TRUE(parse_hf_config(shorter, "config.json").model == c);
   EXPECT_NE(to_hf_config(c).find("\"model_type\": \"deepseek_v3\""), std::string::npos);
+  // Published files have no factor for the balance loss; it is not 0 for that.
+  const std::string silent =
+      std::regex_replace(kV3NoauxTc, std::regex("\"aux_loss_alpha\":\\s*[^,]*,"), "");
+  EXPECT_EQ(silent.find("aux_loss_alpha"), std::string::npos);
+  EXPECT_EQ(parse_hf_config(silent, "config.json").model.aux_loss_alpha,
+            ModelConfig{}.aux_loss_alpha);
 }
 
 TEST(HfConfig, WritesWhatItReads) {

@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 
 #include "quern/autograd/error.h"
+#include "quern/recipes/describe.h"
 #include "quern/recipes/recipe.h"
 
 namespace quern {
@@ -103,6 +104,19 @@ TEST(RouterNames, RefuseWhatSaysOtherwise) {
             "sigmoid_bias_norm, top1_prob, top2_gshard, hash or expert_choice, got 'softmax_topkk' "
             "(did you mean "
             "'softmax_topk'?)");
+}
+
+// A run says with which losses it begins, also when there are none.
+TEST(AuxiliaryLosses, AreNamedWithFactorAndScope) {
+  EXPECT_EQ(auxiliary_losses(ModelConfig{}), "expert 0.001 of each sequence");
+  EXPECT_EQ(auxiliary_losses(model_of("aux_loss_alpha: 0")), "none");
+  EXPECT_EQ(auxiliary_losses(model_of("aux_loss_alpha: 0 router_z_loss_coef: 0.01")), "z 0.01");
+  EXPECT_EQ(auxiliary_losses(model_of("n_group: 4 device_aux_loss_alpha: 0.05 "
+                                      "communication_aux_loss_alpha: 0.02 seq_aux: false "
+                                      "router_z_loss_coef: 0.01")),
+            "expert 0.001, device 0.05, communication 0.02 of each micro-batch, z 0.01");
+  EXPECT_EQ(auxiliary_losses(model_of("balance_scope: 'global_running'")),
+            "expert 0.001 of the step so far");
 }
 
 TEST(BalanceScope, SetsWhatConfigJsonCallsSeqAux) {
