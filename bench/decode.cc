@@ -9,6 +9,7 @@
 #include "quern/autograd/error.h"
 #include "quern/autograd/kernels/parallel.h"
 #include "quern/autograd/ops/matmul.h"
+#include "quern/layers/attention_shape.h"
 #include "quern/layers/kv_cache.h"
 #include "quern/layers/model.h"
 
@@ -93,9 +94,9 @@ DecodeTimes time_decode(const ModelConfig& config, i64 context, i64 tokens) {
   times.seconds = seconds_now() - begin;
   times.tokens = tokens;
   const ParameterCount count = count_parameters(config);
-  const i64 cached = (config.kv_lora_rank + config.qk_rope_head_dim) * config.num_hidden_layers;
-  times.bytes_per_token = 4.0 * double(count.active_without_input_embedding) +
-                          4.0 * double(cached) * (double(context) + double(tokens) / 2);
+  times.bytes_per_token =
+      4.0 * double(count.active_without_input_embedding) +
+      4.0 * double(cache_elements_per_token(config)) * (double(context) + double(tokens) / 2);
   times.read_rate = read_rate(4 * count.total);
   return times;
 }

@@ -4,11 +4,19 @@
 #include "quern/autograd/ops/elementwise.h"
 
 namespace quern {
+namespace {
+
+std::variant<Mla, Gqa> make_attention(const ModelConfig& c, const std::string& name, DType dtype) {
+  if (c.attention == "mla") return Mla(c, name, dtype);
+  return Gqa(c, name, dtype);
+}
+
+}  // namespace
 
 Block::Block(const ModelConfig& c, i64 index, DType dtype)
     : name("model.layers." + std::to_string(index)),
       input_layernorm(name + ".input_layernorm", c.hidden_size, c.rms_norm_eps, dtype),
-      self_attn(c, name + ".self_attn", dtype),
+      self_attn(make_attention(c, name + ".self_attn", dtype)),
       post_attention_layernorm(name + ".post_attention_layernorm", c.hidden_size, c.rms_norm_eps,
                                dtype) {
   if (is_moe_layer(c, index)) {
@@ -31,7 +39,9 @@ BlockOutput Block::feed_forward(Tape& tape, const Var& a, const RoutingContext& 
 BlockOutput Block::forward(Tape& tape, const Var& x, const AttentionContext& context,
                            const RoutingContext& routing) const {
   const Tape::Scope scope(tape, name);
-  const Var attended = self_attn.forward(tape, input_layernorm.forward(tape, x), context);
+  const Var h = input_layernorm.forward(tape, x);
+  const Var attended = std::visit(
+      [&](const auto& attention) { return attention.forward(tape, h, context); }, self_attn);
   BlockOutput out = feed_forward(tape, ops::add(tape, x, attended), routing);
   out.attn_out = attended.value();
   return out;
@@ -41,13 +51,15 @@ Tensor Block::decode(const Tensor& x, const AttentionContext& context, KvCache::
                      i64 past, const RoutingContext& routing) const {
   Tape silent(false);
   const Tensor h = input_layernorm.forward(silent, Var(x)).value();
-  const Var a = ops::add(silent, Var(x), Var(self_attn.decode(h, context, cache, past)));
+  const Tensor attended = std::visit(
+      [&](const auto& attention) { return attention.decode(h, context, cache, past); }, self_attn);
+  const Var a = ops::add(silent, Var(x), Var(attended));
   return feed_forward(silent, a, routing).y.value();
 }
 
 void Block::visit(const ParamVisitor& visitor) {
   input_layernorm.visit(visitor);
-  self_attn.visit(visitor);
+  std::visit([&](auto& attention) { attention.visit(visitor); }, self_attn);
   post_attention_layernorm.visit(visitor);
   if (dense) dense->visit(visitor);
   if (moe) moe->visit(visitor);

@@ -3,7 +3,9 @@
 #pragma once
 
 #include <optional>
+#include <variant>
 
+#include "quern/layers/gqa.h"
 #include "quern/layers/mla.h"
 #include "quern/layers/moe.h"
 
@@ -22,14 +24,14 @@ struct Block {
 
   BlockOutput forward(Tape& tape, const Var& x, const AttentionContext& context,
                       const RoutingContext& routing) const;
-  // New tokens of one sequence; see Mla::decode.
+  // New tokens of one sequence; see Mla::decode and Gqa::decode.
   Tensor decode(const Tensor& x, const AttentionContext& context, KvCache::Layer& cache, i64 past,
                 const RoutingContext& routing) const;
   void visit(const ParamVisitor& visitor);
 
   std::string name;  // "model.layers.<index>"
   RmsNorm input_layernorm;
-  Mla self_attn;
+  std::variant<Mla, Gqa> self_attn;
   RmsNorm post_attention_layernorm;
   std::optional<Mlp> dense;  // one of the two
   std::optional<Moe> moe;

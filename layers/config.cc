@@ -5,6 +5,7 @@
 #include <string>
 
 #include "quern/autograd/error.h"
+#include "quern/layers/attention_shape.h"
 #include "quern/layers/internal/check_range.h"
 #include "quern/layers/internal/check_router.h"
 
@@ -18,9 +19,6 @@ constexpr std::int64_t kMaxHidden = 1 << 16;
 constexpr std::int64_t kMaxIntermediate = 1 << 20;
 constexpr std::int64_t kMaxMoeIntermediate = 1 << 17;
 constexpr std::int64_t kMaxLayers = 1 << 10;
-constexpr std::int64_t kMaxHeads = 1 << 10;
-constexpr std::int64_t kMaxHeadDim = 1 << 12;
-constexpr std::int64_t kMaxRank = 1 << 16;
 constexpr std::int64_t kMaxExperts = 1 << 14;
 constexpr std::int64_t kMaxSharedExperts = 1 << 10;
 constexpr std::int64_t kMaxPositions = 1 << 24;
@@ -34,16 +32,7 @@ void check_sizes(const ModelConfig& c) {
   check_range("model.vocab_size", c.vocab_size, 2, kMaxVocab);
   check_range("model.hidden_size", c.hidden_size, 1, kMaxHidden);
   check_range("model.num_hidden_layers", c.num_hidden_layers, 1, kMaxLayers);
-  check_range("model.num_attention_heads", c.num_attention_heads, 1, kMaxHeads);
-  check_range("model.q_lora_rank", c.q_lora_rank, 0, kMaxRank);
-  check_range("model.kv_lora_rank", c.kv_lora_rank, 1, kMaxRank);
-  check_range("model.qk_nope_head_dim", c.qk_nope_head_dim, 1, kMaxHeadDim);
-  check_range("model.qk_rope_head_dim", c.qk_rope_head_dim, 2, kMaxHeadDim);
-  if (c.qk_rope_head_dim % 2 != 0) {
-    refuse("model.qk_rope_head_dim", "an even number (rotation turns pairs)",
-           to_string(c.qk_rope_head_dim));
-  }
-  check_range("model.v_head_dim", c.v_head_dim, 1, kMaxHeadDim);
+  internal::check_attention(c);
   check_range("model.max_position_embeddings", c.max_position_embeddings, 1, kMaxPositions);
   check_range("model.bos_token_id", c.bos_token_id, -1, c.vocab_size - 1);
   check_range("model.eos_token_id", c.eos_token_id, -1, c.vocab_size - 1);
@@ -96,17 +85,6 @@ void check_experts(const ModelConfig& c) {
   internal::check_router(c);
 }
 
-// The matrices of one layer's attention (DeepSeek-V2, arXiv:2405.04434, eqs. 9-19).
-std::int64_t attention_parameters(const ModelConfig& c) {
-  const std::int64_t q_width = c.num_attention_heads * (c.qk_nope_head_dim + c.qk_rope_head_dim);
-  const std::int64_t q =
-      c.q_lora_rank > 0 ? c.q_lora_rank * (c.hidden_size + q_width) : c.hidden_size * q_width;
-  const std::int64_t kv_a = c.hidden_size * (c.kv_lora_rank + c.qk_rope_head_dim);
-  const std::int64_t kv_b =
-      c.kv_lora_rank * c.num_attention_heads * (c.qk_nope_head_dim + c.v_head_dim);
-  return q + kv_a + kv_b + c.num_attention_heads * c.v_head_dim * c.hidden_size;
-}
-
 }  // namespace
 
 void validate(const ModelConfig& config) {
@@ -122,11 +100,12 @@ bool is_moe_layer(const ModelConfig& config, std::int64_t index) {
 
 ParameterCount count_parameters(const ModelConfig& c) {
   ParameterCount n;
+  const AttentionParameters attention = attention_parameters(c);
   const std::int64_t expert = 3 * c.hidden_size * c.moe_intermediate_size;
   std::int64_t idle_experts = 0;
   for (std::int64_t i = 0; i < c.num_hidden_layers; ++i) {
-    n.attention += attention_parameters(c);
-    n.norms += 2 * c.hidden_size + c.kv_lora_rank + c.q_lora_rank;
+    n.attention += attention.matrices;
+    n.norms += 2 * c.hidden_size + attention.norms;
     if (is_moe_layer(c, i)) {
       n.shared_experts += c.n_shared_experts * expert;
       n.routed_experts += c.n_routed_experts * expert;
@@ -154,8 +133,8 @@ double papers_flops_per_token(const ModelConfig& c, std::int64_t seq) {
 }
 
 double flops_per_token(const ModelConfig& c, std::int64_t seq) {
-  const double head_dims =
-      static_cast<double>(c.qk_nope_head_dim + c.qk_rope_head_dim + c.v_head_dim);
+  const HeadShape s = head_shape(c);
+  const double head_dims = static_cast<double>(s.key + s.value);
   const double attention = 3.0 * static_cast<double>(c.num_hidden_layers * c.num_attention_heads) *
                            static_cast<double>(seq) * head_dims;
   return 6.0 * static_cast<double>(count_parameters(c).active_without_input_embedding) + attention;

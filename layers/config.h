@@ -29,12 +29,18 @@ struct ModelConfig {
   std::int64_t moe_intermediate_size = 128;  // width of one expert
   std::int64_t num_hidden_layers = 6;
 
+  // "mla", or the attention of Llama with keys and values for every head ("mha"), for each of
+  // num_key_value_heads groups of heads ("gqa") or one for all heads ("mqa"). Each kind has sizes
+  // of its own; q_lora_rank to v_head_dim are those of MLA, which the others leave unused.
+  std::string attention = "mla";
   std::int64_t num_attention_heads = 4;
   std::int64_t q_lora_rank = 0;  // 0: queries are not compressed (null in config.json)
   std::int64_t kv_lora_rank = 64;
   std::int64_t qk_nope_head_dim = 32;
   std::int64_t qk_rope_head_dim = 16;
   std::int64_t v_head_dim = 32;
+  std::int64_t num_key_value_heads = 0;  // of gqa; elsewhere 0, or what the kind says anyway
+  std::int64_t head_dim = 0;  // of mha, gqa and mqa; 0: hidden_size / num_attention_heads
 
   std::int64_t n_routed_experts = 16;  // 0: a dense model
   std::int64_t n_shared_experts = 1;
@@ -105,12 +111,12 @@ bool is_moe_layer(const ModelConfig& config, std::int64_t index);
 struct ParameterCount {
   std::int64_t embedding = 0;
   std::int64_t head = 0;
-  std::int64_t attention = 0;  // the matrices of MLA
+  std::int64_t attention = 0;  // its matrices
   std::int64_t dense_ffn = 0;
   std::int64_t shared_experts = 0;
   std::int64_t routed_experts = 0;
   std::int64_t router = 0;
-  std::int64_t norms = 0;  // all RMSNorm gains, those of the latents included
+  std::int64_t norms = 0;  // all RMSNorm gains, those of MLA's latents included
   std::int64_t total = 0;
 
   std::int64_t active = 0;                          // with both embedding tables
@@ -120,7 +126,8 @@ struct ParameterCount {
 ParameterCount count_parameters(const ModelConfig& config);
 
 // Floating-point operations of training (forward and backward) per token, at sequence length `seq`:
-// 6 x (active parameters and head) + causal attention, 3 x layers x seq x heads x (qk + v dims).
+// 6 x (active parameters and head) + causal attention, 3 x layers x seq x heads x (widths of a key
+// and a value).
 double flops_per_token(const ModelConfig& config, std::int64_t seq);
 // As the tables of DeepSeekMoE (arXiv:2401.06066) count: attention is 12 x layers x hidden x seq,
 // not causal and whatever the heads.

@@ -2,19 +2,11 @@
 // Multi-head latent attention.
 #pragma once
 
+#include "quern/layers/attention_context.h"
 #include "quern/layers/kv_cache.h"
 #include "quern/layers/linear.h"
-#include "quern/layers/rope.h"
 
 namespace quern {
-
-// What attention needs to know of a batch besides the hidden states.
-struct AttentionContext {
-  i64 batch = 1, seq = 1;
-  Tensor positions;  // i32 [batch * seq]
-  Tensor first_key;  // i32 [batch, seq] or nothing: where each position's document begins
-  RopeTable rope;
-};
 
 // Multi-head latent attention (DeepSeek-V2, arXiv:2405.04434, eqs. 9-19 and appendix C).
 // Keys and values are rebuilt from one latent vector per token, of width kv_lora_rank; the

@@ -33,7 +33,8 @@ struct ModelOutput {
   Tensor last_hidden;  // with `trace`: before the final norm
 };
 
-// A DeepSeek-V2 model (arXiv:2405.04434, section 2). Parameters have their Hugging Face names.
+// A DeepSeek-V2 model (arXiv:2405.04434, section 2), or with the attention of Llama instead.
+// Parameters have their Hugging Face names.
 struct Model {
   // bf16: mixed precision. Products of attention, experts, FFNs and head read operands rounded to
   // bf16, and such are kept for backward; parameters, sums, norms, softmax, router, residual

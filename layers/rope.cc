@@ -6,6 +6,8 @@
 #include <numbers>
 #include <vector>
 
+#include "quern/layers/attention_shape.h"
+
 namespace quern {
 namespace {
 
@@ -14,9 +16,10 @@ double yarn_magnitude(double factor, double mscale) {
 }
 
 std::vector<double> frequencies(const ModelConfig& config) {
-  const double dim = double(config.qk_rope_head_dim), base = config.rope_theta;
+  const i64 rotated = head_shape(config).rope;
+  const double dim = double(rotated), base = config.rope_theta;
   std::vector<double> f;
-  for (i64 i = 0; i < config.qk_rope_head_dim / 2; ++i) {
+  for (i64 i = 0; i < rotated / 2; ++i) {
     f.push_back(std::pow(base, -2.0 * double(i) / dim));
   }
   if (!config.rope_scaling) return f;
@@ -63,7 +66,7 @@ RopeTable::RopeTable(const ModelConfig& config, i64 positions, DType dtype) {
 }
 
 double softmax_scale(const ModelConfig& config) {
-  double scale = 1 / std::sqrt(double(config.qk_nope_head_dim + config.qk_rope_head_dim));
+  double scale = 1 / std::sqrt(double(head_shape(config).key));
   if (config.rope_scaling && config.rope_scaling->mscale_all_dim != 0) {
     const double m =
         yarn_magnitude(config.rope_scaling->factor, config.rope_scaling->mscale_all_dim);

@@ -11,6 +11,7 @@
 #include <nlohmann/json.hpp>
 
 #include "quern/autograd/error.h"
+#include "quern/layers/attention_shape.h"
 #include "quern/layers/internal/check_range.h"
 #include "quern/recipes/internal/units.h"
 
@@ -34,11 +35,13 @@ std::string key_of(const std::string& what) {
 
 // f32 values kept for backward, per token of a micro-batch, in one layer.
 i64 kept_per_token(const ModelConfig& c, i64 layer) {
-  const i64 d = c.hidden_size, heads = c.num_attention_heads;
-  const i64 q = heads * (c.qk_nope_head_dim + c.qk_rope_head_dim);
-  const i64 kv = heads * (c.qk_nope_head_dim + c.v_head_dim);
-  const i64 attention = 2 * d + q + c.q_lora_rank * 2 + 2 * (c.kv_lora_rank + c.qk_rope_head_dim) +
-                        kv + heads * (c.v_head_dim + 1);
+  const i64 d = c.hidden_size;
+  const HeadShape s = head_shape(c);
+  const bool mla = c.attention == "mla";
+  const i64 q = s.heads * s.key;
+  const i64 kv = s.kv_heads * (s.key - (mla ? s.rope : 0) + s.value);
+  const i64 latents = mla ? c.q_lora_rank * 2 + 2 * (c.kv_lora_rank + s.rope) : 0;
+  const i64 attention = 2 * d + q + latents + kv + s.heads * (s.value + 1);
   if (!is_moe_layer(c, layer)) return attention + 2 * d + 3 * c.intermediate_size;
   const i64 k = c.num_experts_per_tok, width = c.moe_intermediate_size;
   const i64 shared = c.n_shared_experts > 0 ? 3 * c.n_shared_experts * width : 0;
@@ -89,8 +92,8 @@ Figures describe_model(const ModelConfig& c, i64 sequence_length) {
   if (c.n_routed_experts > 0) {
     figures.push_back(text_figure("auxiliary losses", auxiliary_losses(c)));
   }
-  const i64 cached = (c.kv_lora_rank + c.qk_rope_head_dim) * c.num_hidden_layers;
-  figures.push_back(count_figure("cache bytes per token", 4.0 * double(cached)));  // f32
+  figures.push_back(
+      count_figure("cache bytes per token", 4.0 * double(cache_elements_per_token(c))));  // f32
   return figures;
 }
 

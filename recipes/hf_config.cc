@@ -10,6 +10,7 @@
 
 #include "quern/autograd/error.h"
 #include "quern/data/internal/bounded_json.h"
+#include "quern/layers/attention_shape.h"
 #include "quern/recipes/internal/text_file.h"
 
 namespace quern {
@@ -124,23 +125,38 @@ std::string remedy(const ErrorFacts& f) {
     return "write the number without quotes";
   }
   if (f.key == "architectures" || f.key == "model_type")
-    return "Quern runs DeepSeek-V2 and V3 only";
+    return "Quern runs DeepSeek-V2, V3, DeepSeekMoE and Llama only";
   return "compare it with the config.json of DeepSeek-V2-Lite";
 }
 
-// Whether the model is a DeepSeek-V3; where neither key says so, it is a V2.
-bool read_generation(Taker& keys) {
+// How Hugging Face names the models that Quern runs. Llama and DeepSeekMoE (arXiv:2401.06066) have
+// heads of keys and values, the others MLA.
+struct Generation {
+  const char* type;
+  const char* architecture;
+};
+constexpr Generation kLlama = {"llama", "LlamaForCausalLM"};
+constexpr Generation kMoe = {"deepseek", "DeepseekForCausalLM"};
+constexpr Generation kV2 = {"deepseek_v2", "DeepseekV2ForCausalLM"};
+constexpr Generation kV3 = {"deepseek_v3", "DeepseekV3ForCausalLM"};
+
+// Where neither key says what the model is, it is a V2.
+const Generation& read_generation(Taker& keys) {
   const Json type = keys.take("model_type"), architectures = keys.take("architectures");
-  const bool v3 = type == "deepseek_v3" ||
-                  (type.is_null() && architectures == Json::array({"DeepseekV3ForCausalLM"}));
-  if (!v3 && !type.is_null() && type != "deepseek_v2") {
-    keys.refuse("model_type", "\"deepseek_v2\" or \"deepseek_v3\"", shown(type));
+  const Generation* found = type.is_null() ? &kV2 : nullptr;
+  for (const Generation* g : {&kLlama, &kMoe, &kV2, &kV3}) {
+    const bool named =
+        type.is_null() ? architectures == Json::array({g->architecture}) : type == g->type;
+    if (named) found = g;
   }
-  const char* name = v3 ? "DeepseekV3ForCausalLM" : "DeepseekV2ForCausalLM";
-  if (!architectures.is_null() && architectures != Json::array({name})) {
-    keys.refuse("architectures", Json::array({name}).dump(), shown(architectures));
+  if (found == nullptr) {
+    keys.refuse("model_type", "\"deepseek_v2\", \"deepseek_v3\", \"deepseek\" or \"llama\"",
+                shown(type));
   }
-  return v3;
+  if (!architectures.is_null() && architectures != Json::array({found->architecture})) {
+    keys.refuse("architectures", Json::array({found->architecture}).dump(), shown(architectures));
+  }
+  return *found;
 }
 
 // What must be so for the model to be the one Quern computes.
@@ -159,7 +175,18 @@ void check_architecture(Taker& keys) {
   }
 }
 
-void read_attention(Taker& keys, ModelConfig& c) {
+// Queries, keys and values as in Llama; which kind it is follows from the number of key heads.
+void read_grouped_attention(Taker& keys, ModelConfig& c) {
+  keys.required("num_attention_heads", c.num_attention_heads);
+  c.num_key_value_heads = c.num_attention_heads;
+  keys.number("num_key_value_heads", c.num_key_value_heads);
+  keys.number("head_dim", c.head_dim);
+  c.attention = c.num_key_value_heads == c.num_attention_heads ? "mha"
+                : c.num_key_value_heads == 1                   ? "mqa"
+                                                               : "gqa";
+}
+
+void read_mla(Taker& keys, ModelConfig& c) {
   keys.required("num_attention_heads", c.num_attention_heads);
   std::int64_t kv_heads = c.num_attention_heads;
   keys.number("num_key_value_heads", kv_heads);
@@ -178,8 +205,8 @@ void read_attention(Taker& keys, ModelConfig& c) {
   keys.required("v_head_dim", c.v_head_dim);
 }
 
-void read_experts(Taker& keys, ModelConfig& c, bool v3) {
-  if (v3) {  // today's files leave out what cannot differ
+void read_experts(Taker& keys, ModelConfig& c, const Generation& generation) {
+  if (&generation == &kV3) {  // today's files leave out what cannot differ
     c.topk_method = "noaux_tc";
     c.scoring_func = "sigmoid";
   }
@@ -246,13 +273,17 @@ std::int64_t read_token_id(Taker& keys, const std::string& name) {
 HfConfig read_object(Taker& keys) {
   HfConfig config;
   ModelConfig& c = config.model;
-  const bool v3 = read_generation(keys);
+  const Generation& generation = read_generation(keys);
   check_architecture(keys);
   keys.required("vocab_size", c.vocab_size);
   keys.required("hidden_size", c.hidden_size);
   keys.required("num_hidden_layers", c.num_hidden_layers);
-  read_attention(keys, c);
-  read_experts(keys, c, v3);
+  if (&generation == &kMoe || &generation == &kLlama) {
+    read_grouped_attention(keys, c);
+  } else {
+    read_mla(keys, c);
+  }
+  read_experts(keys, c, generation);
   keys.number("rms_norm_eps", c.rms_norm_eps);
   keys.number("rope_theta", c.rope_theta);
   read_rope("rope_scaling", keys.take("rope_scaling"), c);
@@ -289,26 +320,24 @@ HfConfig read_hf_config(const std::string& path) {
 
 std::string to_hf_config(const ModelConfig& c, std::span<const HfKey> unknown_keys) {
   using Ordered = nlohmann::ordered_json;
-  const bool v3 = c.topk_method == "noaux_tc";
+  const bool mla = c.attention == "mla";
+  const Generation& generation = mla ? (c.topk_method == "noaux_tc" ? kV3 : kV2)
+                                 : c.n_routed_experts > 0 ? kMoe
+                                                          : kLlama;
   const auto or_null = [](std::int64_t value, bool given) {
     return given ? Ordered(value) : Ordered(nullptr);
   };
   const bool moe = c.n_routed_experts > 0;
   Ordered json = {
-      {"architectures", Ordered::array({v3 ? "DeepseekV3ForCausalLM" : "DeepseekV2ForCausalLM"})},
-      {"model_type", v3 ? "deepseek_v3" : "deepseek_v2"},
+      {"architectures", Ordered::array({generation.architecture})},
+      {"model_type", generation.type},
       {"vocab_size", c.vocab_size},
       {"hidden_size", c.hidden_size},
       {"intermediate_size", c.intermediate_size},
       {"moe_intermediate_size", c.moe_intermediate_size},
       {"num_hidden_layers", c.num_hidden_layers},
       {"num_attention_heads", c.num_attention_heads},
-      {"num_key_value_heads", c.num_attention_heads},
-      {"q_lora_rank", or_null(c.q_lora_rank, c.q_lora_rank > 0)},
-      {"kv_lora_rank", c.kv_lora_rank},
-      {"qk_nope_head_dim", c.qk_nope_head_dim},
-      {"qk_rope_head_dim", c.qk_rope_head_dim},
-      {"v_head_dim", c.v_head_dim},
+      {"num_key_value_heads", head_shape(c).kv_heads},
       {"n_routed_experts", or_null(c.n_routed_experts, moe)},
       {"n_shared_experts", or_null(c.n_shared_experts, c.n_shared_experts > 0)},
       {"num_experts_per_tok", or_null(c.num_experts_per_tok, moe)},
@@ -340,6 +369,15 @@ std::string to_hf_config(const ModelConfig& c, std::span<const HfKey> unknown_ke
   };
   // No key of theirs, and needed to compute the same.
   if (c.scale_normalised_weights) json["scale_normalised_weights"] = true;
+  if (mla) {
+    json["q_lora_rank"] = or_null(c.q_lora_rank, c.q_lora_rank > 0);
+    json["kv_lora_rank"] = c.kv_lora_rank;
+    json["qk_nope_head_dim"] = c.qk_nope_head_dim;
+    json["qk_rope_head_dim"] = c.qk_rope_head_dim;
+    json["v_head_dim"] = c.v_head_dim;
+  } else {
+    json["head_dim"] = or_null(c.head_dim, c.head_dim > 0);
+  }
   if (c.rope_scaling) {
     const YarnConfig& yarn = *c.rope_scaling;
     json["rope_scaling"] = {

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT
-// Hugging Face's config.json of DeepSeek-V2 models: read into a ModelConfig, and written from one.
+// Hugging Face's config.json of DeepSeek and Llama models: read into a ModelConfig, and written
+// from one.
 #pragma once
 
 #include <span>

@@ -31,12 +31,15 @@ void for_each_field(T& c, auto&& f) {
   f("intermediate_size", c.intermediate_size);
   f("moe_intermediate_size", c.moe_intermediate_size);
   f("num_hidden_layers", c.num_hidden_layers);
+  f("attention", c.attention);
   f("num_attention_heads", c.num_attention_heads);
   f("q_lora_rank", c.q_lora_rank);
   f("kv_lora_rank", c.kv_lora_rank);
   f("qk_nope_head_dim", c.qk_nope_head_dim);
   f("qk_rope_head_dim", c.qk_rope_head_dim);
   f("v_head_dim", c.v_head_dim);
+  f("num_key_value_heads", c.num_key_value_heads);
+  f("head_dim", c.head_dim);
   f("n_routed_experts", c.n_routed_experts);
   f("n_shared_experts", c.n_shared_experts);
   f("num_experts_per_tok", c.num_experts_per_tok);

@@ -9,7 +9,9 @@
 #include <limits>
 
 #include "quern/autograd/error.h"
+#include "quern/layers/attention_shape.h"
 #include "quern/layers/presets.h"
+#include "tests/support/toy_model.h"
 
 namespace quern {
 namespace {
@@ -128,6 +130,25 @@ TEST(FlopsPerToken, AgreesWithTheBenchmarks) {
   EXPECT_NEAR(flops_per_token(dense, 256) * 1e-6, 213.2, 0.05);
 }
 
+// By hand, for four heads of 6 columns: q and o are 20 x 24, k and v 20 x 6 for each head of keys.
+TEST(AttentionShape, CountsEveryKind) {
+  ModelConfig c = testing::toy_config();
+  const auto parameters = [&c] { return count_parameters(c).attention / c.num_hidden_layers; };
+  const std::int64_t norms = count_parameters(c).norms;
+  EXPECT_EQ(parameters(), 20 * 3 * 10 + 20 * (7 + 4) + 7 * 3 * (6 + 5) + 3 * 5 * 20);
+  EXPECT_EQ(cache_elements_per_token(c), 2 * (7 + 4));
+  for (const auto& [kind, kv_heads] : {std::pair{"mha", 4}, std::pair{"gqa", 2}, {"mqa", 1}}) {
+    c = testing::with_attention(c, kind);
+    validate(c);
+    EXPECT_EQ(parameters(), 2 * 20 * 24 + 2 * 20 * 6 * kv_heads);
+    EXPECT_EQ(cache_elements_per_token(c), 2 * 2 * 6 * kv_heads);
+    EXPECT_EQ(norms - count_parameters(c).norms, c.num_hidden_layers * 7);  // of the latent
+    // Forward and backward, half the square: 3 x layers x seq x heads x both widths.
+    const double products = 6.0 * double(count_parameters(c).active_without_input_embedding);
+    EXPECT_EQ(flops_per_token(c, 10) - products, 3.0 * 2 * 10 * 4 * (6 + 6));
+  }
+}
+
 TEST(IsMoeLayer, FollowsFirstDenseAndFrequency) {
   ModelConfig c;
   c.first_k_dense_replace = 1;
@@ -156,6 +177,39 @@ TEST(Validate, NamesTheFieldAndTheFact) {
       {[](auto& c) { c.hidden_size = -1; }, "model.hidden_size: expected 1 to 65536, got -1"},
       {[](auto& c) { c.hidden_size = INT64_MAX; },
        "model.hidden_size: expected 1 to 65536, got 9223372036854775807"},
+      {[](auto& c) { c.attention = "mqha"; },
+       "model.attention: expected mla, mha, gqa or mqa, got 'mqha' (did you mean 'mha'?)"},
+      {[](auto& c) { c.attention = "gqa"; },
+       "model.num_key_value_heads: expected a divisor of num_attention_heads 4 when attention is "
+       "gqa, got 0 (heads share keys in groups of one size)"},
+      {[](auto& c) { c.attention = "gqa", c.num_key_value_heads = 3; },
+       "model.num_key_value_heads: expected a divisor of num_attention_heads 4 when attention is "
+       "gqa, got 3 (heads share keys in groups of one size)"},
+      {[](auto& c) { c.attention = "gqa", c.num_key_value_heads = -1; },
+       "model.num_key_value_heads: expected a divisor of num_attention_heads 4 when attention is "
+       "gqa, got -1 (heads share keys in groups of one size)"},
+      {[](auto& c) { c.attention = "mha", c.num_key_value_heads = 2; },
+       "model.num_key_value_heads: expected num_attention_heads 4, or 0, when attention is mha, "
+       "got 2 (other numbers need attention: \"gqa\")"},
+      {[](auto& c) { c.attention = "mqa", c.num_key_value_heads = 4; },
+       "model.num_key_value_heads: expected 1, or 0, when attention is mqa, got 4 (other numbers "
+       "need attention: \"gqa\")"},
+      {[](auto& c) { c.num_key_value_heads = 2; },
+       "model.num_key_value_heads: expected num_attention_heads 4, or 0, when attention is mla, "
+       "got 2 (other numbers need attention: \"gqa\")"},
+      {[](auto& c) { c.head_dim = 64; },
+       "model.head_dim: expected 0 when attention is mla, got 64 (its heads are "
+       "qk_nope_head_dim + qk_rope_head_dim and v_head_dim wide)"},
+      {[](auto& c) { c.attention = "mha", c.head_dim = 33; },
+       "model.head_dim: expected an even number (rotation turns pairs), got 33"},
+      {[](auto& c) { c.attention = "mha", c.head_dim = -2; },
+       "model.head_dim: expected 2 to 4096, got -2"},
+      {[](auto& c) { c.attention = "mha", c.num_attention_heads = 3; },
+       "model.head_dim: expected a width, as hidden_size 256 is no multiple of "
+       "num_attention_heads 3, got 0 (as in 64)"},
+      {[](auto& c) { c.attention = "mha", c.hidden_size = 20; },
+       "model.head_dim: expected an even number (rotation turns pairs), got 5 (it is hidden_size / "
+       "num_attention_heads)"},
       {[](auto& c) { c.qk_rope_head_dim = 15; },
        "model.qk_rope_head_dim: expected an even number (rotation turns pairs), got 15"},
       {[](auto& c) { c.num_experts_per_tok = 17; },
@@ -262,10 +316,14 @@ TEST(Validate, KeepsCountsOfTheLargestModelWithin64Bits) {
   c.num_attention_heads = 1 << 10;
   c.qk_nope_head_dim = c.qk_rope_head_dim = c.v_head_dim = 1 << 12;
   c.kv_lora_rank = c.q_lora_rank = 1 << 16;
-  validate(c);
-  const std::int64_t total = count_parameters(c).total;
-  EXPECT_GT(total, 0);
-  EXPECT_LT(static_cast<double>(total) * 16.0, 9.2e18);  // bytes with both moments and gradient
+  for (const char* kind : {"mla", "mha"}) {
+    c.attention = kind;
+    if (c.attention != "mla") c.head_dim = 1 << 12;
+    validate(c);
+    const std::int64_t total = count_parameters(c).total;
+    EXPECT_GT(total, 0);
+    EXPECT_LT(static_cast<double>(total) * 16.0, 9.2e18);  // bytes with both moments and gradient
+  }
 }
 
 }  // namespace

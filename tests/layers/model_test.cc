@@ -18,9 +18,14 @@ ModelConfig tied(ModelConfig c) {
 }
 
 std::vector<ModelConfig> several_configs() {
-  return {toy_config(), with_q_lora(with_yarn(toy_config())),
-          normalised(group_limited(toy_config())), tied(with_q_lora(toy_config())),
-          noaux_tc(toy_config())};
+  return {toy_config(),
+          with_q_lora(with_yarn(toy_config())),
+          normalised(group_limited(toy_config())),
+          tied(with_q_lora(toy_config())),
+          noaux_tc(toy_config()),
+          with_attention(toy_config(), "mha"),
+          with_attention(with_yarn(toy_config()), "gqa"),
+          with_attention(toy_config(), "mqa")};
 }
 
 Model random_model(const ModelConfig& config, DType dtype = DType::f64, double std = 0.3) {
@@ -102,6 +107,19 @@ TEST(Model, ParametersHaveTheNamesOfHuggingFace) {
   EXPECT_EQ(names, expected);
 }
 
+TEST(Model, AttentionOfLlamaHasItsNamesToo) {
+  Model model(with_attention(toy_config(), "gqa"), DType::f32);
+  std::vector<std::string> names;
+  for (const Parameter* p : parameters_of(model)) {
+    const std::string layer = "model.layers.1.self_attn.";
+    if (p->name.starts_with(layer)) {
+      names.push_back(p->name.substr(layer.size()) + " " + p->value.shape().str());
+    }
+  }
+  EXPECT_EQ(names, (std::vector<std::string>{"q_proj.weight [24, 20]", "k_proj.weight [12, 20]",
+                                             "v_proj.weight [12, 20]", "o_proj.weight [20, 24]"}));
+}
+
 TEST(Model, HasAsManyParametersAsCounted) {
   std::vector<ModelConfig> configs = several_configs();
   configs.push_back({});  // the defaults
@@ -169,8 +187,8 @@ TEST(Model, SequencesOfABatchDoNotMix) {
   }
 }
 
-TEST(Model, PackedDocumentsDoNotSeeEachOther) {
-  const Model model = random_model(with_yarn(toy_config()));
+void expect_separate_documents(const ModelConfig& config) {
+  const Model model = random_model(config);
   const i64 first = 5, second = 8, seq = first + second;
   const Tensor ids = random_ids({1, seq}, model.config.vocab_size);
   const Tensor begins = Tensor::zeros({1, seq}, DType::i32);
@@ -190,6 +208,13 @@ TEST(Model, PackedDocumentsDoNotSeeEachOther) {
             1e-12);
   const Tensor unmasked = logits_of(model, ids);
   EXPECT_GT(largest_difference(unmasked.rows(first, seq), alone), 1e-3);
+}
+
+TEST(Model, PackedDocumentsDoNotSeeEachOther) {
+  expect_separate_documents(with_yarn(toy_config()));
+  for (const char* kind : {"mha", "gqa", "mqa"}) {
+    expect_separate_documents(with_attention(toy_config(), kind));
+  }
 }
 
 TEST(Model, RecomputationChangesNoBit) {

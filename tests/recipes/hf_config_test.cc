@@ -138,8 +138,50 @@ TEST(HfConfig, ReadsTheThirdGeneration) {
             ModelConfig{}.aux_loss_alpha);
 }
 
+// The keys of DeepSeekMoE 16B's file and of a Llama's, with small numbers.
+constexpr const char* kMoe16b = R"({"architectures": ["DeepseekForCausalLM"],
+"attention_bias": false, "attention_dropout": 0.0, "auto_map": {"AutoConfig": "x"},
+"aux_loss_alpha": 0.001, "bos_token_id": 0, "eos_token_id": 1, "first_k_dense_replace": 1,
+"hidden_act": "silu", "hidden_size": 48, "initializer_range": 0.02, "intermediate_size": 80,
+"max_position_embeddings": 64, "model_type": "deepseek", "moe_intermediate_size": 16,
+"moe_layer_freq": 1, "n_routed_experts": 8, "n_shared_experts": 2, "norm_topk_prob": false,
+"num_attention_heads": 4, "num_experts_per_tok": 3, "num_hidden_layers": 2,
+"num_key_value_heads": 4, "pretraining_tp": 1, "rms_norm_eps": 1e-06, "rope_scaling": null,
+"rope_theta": 10000, "scoring_func": "softmax", "seq_aux": true, "tie_word_embeddings": false,
+"torch_dtype": "bfloat16", "use_cache": true, "vocab_size": 127})";
+constexpr const char* kLlama = R"({"architectures": ["LlamaForCausalLM"], "attention_bias": false,
+"bos_token_id": 1, "eos_token_id": 2, "hidden_act": "silu", "hidden_size": 64, "head_dim": 24,
+"initializer_range": 0.02, "intermediate_size": 96, "max_position_embeddings": 128,
+"mlp_bias": false, "model_type": "llama", "num_attention_heads": 4, "num_hidden_layers": 3,
+"num_key_value_heads": 2, "rms_norm_eps": 1e-05, "rope_scaling": null, "rope_theta": 500000.0,
+"tie_word_embeddings": true, "torch_dtype": "bfloat16", "vocab_size": 300})";
+
+TEST(HfConfig, ReadsModelsWithHeadsOfKeys) {
+  const HfConfig moe = parse_hf_config(kMoe16b, "config.json");
+  EXPECT_EQ(moe.model.attention, "mha");
+  EXPECT_EQ(moe.model.n_shared_experts, 2);
+  EXPECT_EQ(moe.unknown_keys, (std::vector<HfKey>{{"auto_map", "{\"AutoConfig\":\"x\"}"}}));
+  const ModelConfig llama = parse_hf_config(kLlama, "config.json").model;
+  EXPECT_EQ(llama.attention, "gqa");
+  EXPECT_EQ(llama.num_key_value_heads, 2);
+  EXPECT_EQ(llama.head_dim, 24);
+  EXPECT_EQ(llama.n_routed_experts, 0);
+  // Two tables are one here; q and o 64 x 96, k and v 64 x 48; the FFN; the norms.
+  EXPECT_EQ(count_parameters(llama).total,
+            300 * 64 + 3 * (2 * 64 * 96 + 2 * 64 * 48 + 3 * 64 * 96 + 2 * 64) + 64);
+  const std::string one =
+      replaced(kLlama, "\"num_key_value_heads\": 2", "\"num_key_value_heads\": 1");
+  EXPECT_EQ(parse_hf_config(one, "config.json").model.attention, "mqa");
+  const std::string none = replaced(kLlama, "\"num_key_value_heads\": 2,", "");
+  EXPECT_EQ(parse_hf_config(none, "config.json").model.attention, "mha");
+  EXPECT_NE(to_hf_config(llama).find("\"model_type\": \"llama\""), std::string::npos);
+  EXPECT_NE(to_hf_config(moe.model).find("\"model_type\": \"deepseek\""), std::string::npos);
+  EXPECT_EQ(to_hf_config(llama).find("kv_lora_rank"), std::string::npos);
+}
+
 TEST(HfConfig, WritesWhatItReads) {
-  for (const char* text : {kV2LiteGreedy, kV2NormTopk, kV2QloraGroupLimited, kV2Yarn, kV3NoauxTc}) {
+  for (const char* text :
+       {kV2LiteGreedy, kV2NormTopk, kV2QloraGroupLimited, kV2Yarn, kV3NoauxTc, kMoe16b, kLlama}) {
     const ModelConfig model = parse_hf_config(text, "config.json").model;
     EXPECT_TRUE(parse_hf_config(to_hf_config(model), "again").model == model);
   }
@@ -273,11 +315,12 @@ TEST(HfConfig, RefusesByFileAndKey) {
     EXPECT_EQ(sentence_of(replaced(kV2LiteGreedy, c.from, c.to)), c.sentence) << c.to;
   }
   EXPECT_EQ(sentence_of(replaced(kV3NoauxTc, "\"deepseek_v3\"", "\"deepseek_v4\"")),
-            "config.json: model_type: expected \"deepseek_v2\" or \"deepseek_v3\", got "
-            "\"deepseek_v4\" (Quern runs DeepSeek-V2 and V3 only)");
+            "config.json: model_type: expected \"deepseek_v2\", \"deepseek_v3\", \"deepseek\" or "
+            "\"llama\", got "
+            "\"deepseek_v4\" (Quern runs DeepSeek-V2, V3, DeepSeekMoE and Llama only)");
   EXPECT_EQ(sentence_of(replaced(kV3NoauxTc, "\"deepseek_v3\"", "\"deepseek_v2\"")),
             "config.json: architectures: expected [\"DeepseekV2ForCausalLM\"], got "
-            "[\"DeepseekV3ForCausalLM\"] (Quern runs DeepSeek-V2 and V3 only)");
+            "[\"DeepseekV3ForCausalLM\"] (Quern runs DeepSeek-V2, V3, DeepSeekMoE and Llama only)");
   EXPECT_EQ(sentence_of("[]"),
             "config.json: expected a JSON object, got array (config.json is one object, "
             "{\"model_type\": \"deepseek_v2\", ...})");

@@ -28,6 +28,7 @@ model {
   vocab_size: 1000 hidden_size: 96 intermediate_size: 200 moe_intermediate_size: 48
   num_hidden_layers: 5 num_attention_heads: 3 q_lora_rank: 40 kv_lora_rank: 36
   qk_nope_head_dim: 20 qk_rope_head_dim: 12 v_head_dim: 28
+  attention: "gqa" num_key_value_heads: 1 head_dim: 20
   n_routed_experts: 24 n_shared_experts: 2 num_experts_per_tok: 6
   n_group: 8 topk_group: 4 topk_method: "noaux_tc" scoring_func: "sigmoid"
   norm_topk_prob: true routed_scaling_factor: 2.5 scale_normalised_weights: true

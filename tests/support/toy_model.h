@@ -39,6 +39,15 @@ inline ModelConfig with_q_lora(ModelConfig c) {
   return c;
 }
 
+// "mha", "gqa" or "mqa", with four heads of 6 columns that gqa shares in pairs.
+inline ModelConfig with_attention(ModelConfig c, const std::string& kind) {
+  c.attention = kind;
+  c.num_attention_heads = 4;
+  c.num_key_value_heads = kind == "gqa" ? 2 : 0;
+  c.head_dim = 6;
+  return c;
+}
+
 inline ModelConfig with_yarn(ModelConfig c) {
   c.rope_theta = 100;
   c.rope_scaling = YarnConfig{

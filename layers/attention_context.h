@@ -1,0 +1,17 @@
+// SPDX-License-Identifier: MIT
+// What every kind of attention is told of a batch.
+#pragma once
+
+#include "quern/layers/rope.h"
+
+namespace quern {
+
+// What attention needs to know of a batch besides the hidden states.
+struct AttentionContext {
+  i64 batch = 1, seq = 1;
+  Tensor positions;  // i32 [batch * seq]
+  Tensor first_key;  // i32 [batch, seq] or nothing: where each position's document begins
+  RopeTable rope;
+};
+
+}  // namespace quern
