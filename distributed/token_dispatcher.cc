@@ -3,7 +3,7 @@
 
 namespace quern {
 
-Dispatched TokenDispatcher::dispatch(Tape& tape, const Var& x, const Tensor& expert_ids) const {
+Dispatched TokenDispatcher::dispatch(const Tensor& expert_ids) const {
   const i64 slots = expert_ids.numel(), top_k = expert_ids.dim(1);
   const auto ids = expert_ids.span<i32>();
   // A counting sort of (expert, token, slot): stable, so rows keep the order of their tokens.
@@ -23,13 +23,7 @@ Dispatched TokenDispatcher::dispatch(Tape& tape, const Var& x, const Tensor& exp
     map.row_of_slot.data<i32>()[s] = i32(row);
     map.token_of_row.data<i32>()[row] = i32(s / top_k);
   }
-  const Var rows = ops::gather_rows(tape, x, map);
-  return {rows, std::move(offsets), std::move(map)};
-}
-
-Var TokenDispatcher::combine(Tape& tape, const Var& rows, const Var& weights,
-                             const Dispatched& sent) const {
-  return ops::combine_rows(tape, rows, weights, sent.map);
+  return {std::move(offsets), std::move(map)};
 }
 
 }  // namespace quern

@@ -2,6 +2,7 @@
 #include "quern/layers/moe.h"
 
 #include "quern/autograd/ops/elementwise.h"
+#include "quern/autograd/ops/expert_ffn.h"
 
 namespace quern {
 
@@ -33,12 +34,10 @@ Moe::Moe(const ModelConfig& c, const std::string& name, DType dtype)
 MoeOutput Moe::forward(Tape& tape, const Var& x, const RoutingContext& context) const {
   const Tape::Scope scope(tape, name);
   Routing routing = router.route(tape, x, context);
-  const Dispatched sent = dispatcher.dispatch(tape, x, routing.sent);  // rows: [copies, hidden]
-  const Var gate_and_up =
-      ops::grouped_linear(tape, sent.rows, tape.parameter(gate_up), sent.offsets);
-  const Var inner = ops::swiglu(tape, gate_and_up, dtype);  // [copies, width]
-  const Var rows = ops::grouped_linear(tape, inner, tape.parameter(down), sent.offsets);
-  Var y = dispatcher.combine(tape, rows, routing.weights, sent);  // [tokens, hidden]
+  const Dispatched sent = dispatcher.dispatch(routing.sent);
+  const Var w_in = tape.parameter(gate_up), w_out = tape.parameter(down);
+  Var y = ops::expert_ffn(tape, x, routing.weights, w_in, w_out, sent.offsets,
+                          sent.map);  // [tokens, hidden]
   if (shared_experts) y = ops::add(tape, y, shared_experts->forward(tape, x));
   return {y, routing.aux_loss, std::move(routing.stats)};
 }

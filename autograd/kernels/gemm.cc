@@ -50,8 +50,9 @@ void grouped_gemm(const GroupedGemm<T>& g) {
     }
     const i64 begin = g.offsets[e] + task * kGroupChunk;
     const i64 rows = smaller(kGroupChunk, g.offsets[e + 1] - begin);
-    block_product<T>(rows, g.n, g.k, Sum<T>(1), g.a + begin * g.k, g.k, false, g.b + e * g.n * g.k,
-                     g.trans_b ? g.k : g.n, g.trans_b, g.c + begin * g.n, g.n, g.accumulate);
+    block_product<T>(rows, g.n, g.k, Sum<T>(1), Matrix<T>{g.a, g.k, g.a_rows}.at(begin, 0), false,
+                     Matrix<T>{g.b + e * g.n * g.k, g.trans_b ? g.k : g.n}, g.trans_b,
+                     g.c + begin * g.n, g.n, g.accumulate);
   });
 }
 
@@ -61,9 +62,10 @@ void grouped_gemm_trans_a(const GroupedGemmTransA<T>& g) {
   parallel_for(g.groups * row_chunks, [&](i64 task) {
     const i64 e = task / row_chunks, i = task % row_chunks * kGroupChunk;
     const i64 begin = g.offsets[e], rows = g.offsets[e + 1] - begin;
-    block_product<T>(smaller(kGroupChunk, g.m - i), g.n, rows, Sum<T>(1), g.a + begin * g.m + i,
-                     g.m, true, g.b + begin * g.n, g.n, false, g.c + (e * g.m + i) * g.n, g.n,
-                     g.accumulate);
+    block_product<T>(smaller(kGroupChunk, g.m - i), g.n, rows, Sum<T>(1),
+                     Matrix<T>{g.a, g.m, g.a_rows}.at(begin, i), true,
+                     Matrix<T>{g.b, g.n, g.b_rows}.at(begin, 0), false, g.c + (e * g.m + i) * g.n,
+                     g.n, g.accumulate);
   });
 }
 

@@ -26,6 +26,7 @@ struct Gemm {
 
 // For every group g: c[rows of g, n] = a[rows of g, k] * op(b[g])[k, n]. Rows of g are
 // [offsets[g], offsets[g + 1]); b is a stack of matrices, [n, k] each with trans_b, else [k, n].
+// With a_rows, row i of a is row a_rows[i] of what is stored: copies are made as they are packed.
 template <class T>
 struct GroupedGemm {
   i64 groups;
@@ -36,9 +37,11 @@ struct GroupedGemm {
   bool trans_b;
   Sum<T>* c;  // [offsets[groups], n]
   bool accumulate;
+  const i32* a_rows = nullptr;
 };
 
 // For every group g: c[g][m, n] = a[rows of g, m]^T * b[rows of g, n]. An empty group gives zeros.
+// a_rows and b_rows as above.
 template <class T>
 struct GroupedGemmTransA {
   i64 groups;
@@ -48,6 +51,8 @@ struct GroupedGemmTransA {
   const T* b;
   Sum<T>* c;
   bool accumulate;
+  const i32* a_rows = nullptr;
+  const i32* b_rows = nullptr;
 };
 
 template <class T>

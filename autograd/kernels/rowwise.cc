@@ -167,6 +167,57 @@ void swiglu_backward(const SwigluBackward<T>& a) {
   });
 }
 
+namespace {
+
+// n <= kBlock values, in the type they are computed in.
+template <class T>
+void load_block(const T* __restrict x, Sum<T>* __restrict y, i64 n) {
+  for (i64 i = 0; i < n; ++i) y[i] = Sum<T>(x[i]);
+}
+template <class T>
+void store_block(const Sum<T>* __restrict x, T* __restrict y, i64 n) {
+  for (i64 i = 0; i < n; ++i) y[i] = T(x[i]);
+}
+
+}  // namespace
+
+template <class T>
+void weighted_swiglu_backward(const WeightedSwigluBackward<T>& a) {
+  using S = Sum<T>;
+  parallel_chunks(a.tokens * a.top_k, kRowChunk, [&](i64 begin, i64 end) {
+    BlockBuffer<S> gate_in, up_in, d_in, sigmoid_out, inner_out;
+    for (i64 slot = begin; slot < end; ++slot) {
+      const i64 r = a.row_of_slot[slot];
+      if (r < 0) {
+        if (!a.add_dweight) a.dweight[slot] = 0;
+        continue;
+      }
+      const S weight = a.weight[slot];
+      S dweight = 0;
+      for (i64 column = 0; column < a.width; column += kBlock) {
+        const i64 n = a.width - column < kBlock ? a.width - column : kBlock;
+        const i64 gate_at = 2 * r * a.width + column, up_at = gate_at + a.width;
+        load_block(a.gate_up + gate_at, gate_in.values, n);
+        load_block(a.gate_up + up_at, up_in.values, n);
+        load_block(a.dinner + r * a.width + column, d_in.values, n);
+        auto gate = row(gate_in.values, n), up = row(up_in.values, n), d = row(d_in.values, n);
+        auto sigmoid = row(sigmoid_out.values, n), inner = row(inner_out.values, n);
+        sigmoid = S(1) / (S(1) + (-gate).exp());
+        inner = gate * sigmoid * up;
+        dweight += (inner * d).sum();
+        inner *= weight;
+        store_block(inner_out.values, a.inner + r * a.width + column, n);
+        d *= weight;
+        inner = d * gate * sigmoid;  // of up
+        store_block(inner_out.values, a.dgate_up + up_at, n);
+        d *= up * sigmoid * (S(1) + gate * (S(1) - sigmoid));  // of gate
+        store_block(d_in.values, a.dgate_up + gate_at, n);
+      }
+      a.dweight[slot] = a.add_dweight ? a.dweight[slot] + dweight : dweight;
+    }
+  });
+}
+
 template <class T>
 void softmax(const Softmax<T>& a) {
   parallel_chunks(a.rows, kRowChunk, [&](i64 begin, i64 end) {
@@ -256,5 +307,6 @@ void rope(const Rope<T>& a) {
 }
 
 QUERN_ROWWISE_KERNELS(QUERN_INSTANTIATE)
+QUERN_INSTANTIATE_BF16(weighted_swiglu_backward, WeightedSwigluBackward)
 
 }  // namespace quern::kernels::QUERN_TIER

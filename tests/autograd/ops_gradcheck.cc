@@ -16,6 +16,7 @@
 #include "quern/autograd/ops/attention.h"
 #include "quern/autograd/ops/balance_loss.h"
 #include "quern/autograd/ops/elementwise.h"
+#include "quern/autograd/ops/expert_ffn.h"
 #include "quern/autograd/ops/layout.h"
 #include "quern/autograd/ops/loss.h"
 #include "quern/autograd/ops/matmul.h"
@@ -98,6 +99,12 @@ QUERN_GRADCHECK(gather_rows, ({{3, 5}}),
                 [](Tape& t, Inputs& in) { return ops::gather_rows(t, in[0], kMap); })
 QUERN_GRADCHECK(combine_rows, ({{6, 5}, {3, 2}}),
                 [](Tape& t, Inputs& in) { return ops::combine_rows(t, in[0], in[1], kMap); })
+
+// Three tokens with two experts each of four, of which one gets nothing.
+QUERN_GRADCHECK(expert_ffn, ({{3, 5}, {3, 2}, {4, 8, 5}, {4, 5, 4}}), [](Tape& t, Inputs& in) {
+  const auto offsets = std::make_shared<std::vector<i64>>(std::vector<i64>{0, 2, 2, 3, 6});
+  return ops::expert_ffn(t, in[0], in[1], in[2], in[3], offsets, kMap);
+})
 
 Var positive(Tape& t, const Var& x) { return ops::softmax(t, x); }
 

@@ -97,8 +97,8 @@ TEST_F(GuardRunTest, SkipsKeepsTheBatchAndGoesOn) {
   ASSERT_EQ(skipped.size(), 2u);
   EXPECT_EQ(skipped[1].step, 12);
   EXPECT_EQ(skipped[1].detail,
-            "samples 48 to 51: loss is not finite, model.layers.1.mlp: output of op \"swiglu\" is "
-            "not finite: NaN at [32, 0] of f32 [64, 8]");
+            "samples 48 to 51: loss is not finite, model.layers.1.mlp.experts.down: output of op "
+            "\"expert_ffn\" is not finite: NaN at [16, 0] of f32 [32, 16]");
 
   const fs::path kept = dir_ / "run/bad_steps/step-000012-sample-000000000048.json";
   const auto json = nlohmann::json::parse(bytes_of(kept));
@@ -162,8 +162,8 @@ TEST_F(GuardRunTest, HaltsWithTheLastGoodStepSavedAndSaysHowToGoOn) {
     EXPECT_EQ(error.code(), ExitCode::kNumericalHalt);
     EXPECT_EQ(
         std::string(error.what()),
-        "step 13: loss is not finite, model.layers.1.mlp: output of op \"swiglu\" is not "
-        "finite: NaN at [32, 0] of f32 [64, 8]: got loss nan, gradient norm nan (give " +
+        "step 13: loss is not finite, model.layers.1.mlp.experts.down: output of op \"expert_ffn\" "
+        "is not finite: NaN at [16, 0] of f32 [32, 16]: got loss nan, gradient norm nan (give " +
             (run / "recipe.textproto").string() +
             " a lower optim.lr, a longer warm-up or another guard policy, then: quern resume " +
             run.string() + ")");

@@ -99,7 +99,7 @@ class GuardMatrix
 constexpr const char* kFirstBad[] = {
     "lm_head: output of op \"linear_cross_entropy\" is not finite: ",
     "gradient of model.layers.0.self_attn.o_proj.weight is not finite: ",
-    "model.layers.1.mlp: output of op \"swiglu\" is not finite: ",
+    "model.layers.1.mlp.experts.down: output of op \"expert_ffn\" is not finite: ",
     "model.layers.1.mlp: output of op \"softmax\" is not finite: "};
 
 // Step 5 tries samples 16 to 19; its second lane goes wrong.

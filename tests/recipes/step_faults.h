@@ -26,9 +26,9 @@ inline StepHooks fault_at(i64 first_sample, i64 lane, FaultPlace place, double v
     watch.output = [=](const char* op, const std::string& module, const Tensor& y) {
       const std::string name = op;
       const bool here = place == FaultPlace::loss ? name == "linear_cross_entropy"
-                        : module != "model.layers.1.mlp"
-                            ? false
-                            : name == (place == FaultPlace::activation ? "swiglu" : "softmax");
+                        : place == FaultPlace::activation
+                            ? module == "model.layers.1.mlp.experts.down" && name == "expert_ffn"
+                            : module == "model.layers.1.mlp" && name == "softmax";
       if (here) y.data<float>()[y.numel() / 2] = float(value);
     };
     return watch;

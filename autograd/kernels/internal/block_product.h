@@ -115,8 +115,8 @@ inline i64 rounded_up(i64 n, i64 to) { return (n + to - 1) / to * to; }
 // c[m, n] (+)= alpha * op(a) * op(b); the arguments as in Gemm. Takes one piece of the heap, of
 // bounded size.
 template <class T>
-void block_product(i64 m, i64 n, i64 k, Sum<T> alpha, const T* a, i64 lda, bool trans_a, const T* b,
-                   i64 ldb, bool trans_b, Sum<T>* c, i64 ldc, bool accumulate) {
+void block_product(i64 m, i64 n, i64 k, Sum<T> alpha, Matrix<T> a, bool trans_a, Matrix<T> b,
+                   bool trans_b, Sum<T>* c, i64 ldc, bool accumulate) {
   constexpr int M = kTileRows, N = int(kTileColumns<T>);
   constexpr i64 kSlice = kDepth * Panels<T>::kDeep;
   if (k == 0 && !accumulate) {
@@ -136,18 +136,23 @@ void block_product(i64 m, i64 n, i64 k, Sum<T> alpha, const T* a, i64 lda, bool 
     const i64 width = smaller(n - j, kSliceWidth);
     for (i64 k0 = 0; k0 < k; k0 += kSlice) {
       const i64 depth = smaller(k - k0, kSlice);
-      pack_panels<T, N>(b + (trans_b ? j * ldb + k0 : k0 * ldb + j), ldb, width, depth, trans_b,
-                        b_panels);
+      pack_panels<T, N>(trans_b ? b.at(j, k0) : b.at(k0, j), width, depth, trans_b, b_panels);
       for (i64 i = 0; i < m; i += kSliceRows) {
         const i64 rows = smaller(m - i, kSliceRows);
-        pack_panels<T, M>(a + (trans_a ? k0 * lda + i : i * lda + k0), lda, rows, depth, !trans_a,
-                          a_panels);
+        pack_panels<T, M>(trans_a ? a.at(k0, i) : a.at(i, k0), rows, depth, !trans_a, a_panels);
         multiply_panels<T>(rows, width, steps_of<T>(depth), alpha, a_panels, b_panels,
                            c + i * ldc + j, ldc, accumulate || k0 > 0);
       }
     }
   }
   free(b_panels);
+}
+
+template <class T>
+void block_product(i64 m, i64 n, i64 k, Sum<T> alpha, const T* a, i64 lda, bool trans_a, const T* b,
+                   i64 ldb, bool trans_b, Sum<T>* c, i64 ldc, bool accumulate) {
+  block_product<T>(m, n, k, alpha, Matrix<T>{a, lda}, trans_a, Matrix<T>{b, ldb}, trans_b, c, ldc,
+                   accumulate);
 }
 
 }  // namespace quern::kernels::QUERN_TIER

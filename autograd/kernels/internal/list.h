@@ -16,16 +16,17 @@
   X(grouped_gemm, GroupedGemm) \
   X(grouped_gemm_trans_a, GroupedGemmTransA)
 
-#define QUERN_ROWWISE_KERNELS(X)        \
-  X(round_to_bf16, RoundToBf16)         \
-  X(widen_bf16, WidenBf16)              \
-  X(rms_norm, RmsNorm)                  \
-  X(rms_norm_backward, RmsNormBackward) \
-  X(swiglu, Swiglu)                     \
-  X(swiglu_backward, SwigluBackward)    \
-  X(softmax, Softmax)                   \
-  X(softmax_backward, SoftmaxBackward)  \
-  X(cross_entropy, CrossEntropy)        \
+#define QUERN_ROWWISE_KERNELS(X)                      \
+  X(round_to_bf16, RoundToBf16)                       \
+  X(widen_bf16, WidenBf16)                            \
+  X(rms_norm, RmsNorm)                                \
+  X(rms_norm_backward, RmsNormBackward)               \
+  X(swiglu, Swiglu)                                   \
+  X(swiglu_backward, SwigluBackward)                  \
+  X(weighted_swiglu_backward, WeightedSwigluBackward) \
+  X(softmax, Softmax)                                 \
+  X(softmax_backward, SoftmaxBackward)                \
+  X(cross_entropy, CrossEntropy)                      \
   X(rope, Rope)
 
 #define QUERN_ROWS_KERNELS(X)                   \
@@ -37,7 +38,8 @@
 // Those that exist for bf16 too.
 #define QUERN_BF16_KERNELS(X) \
   QUERN_GEMM_KERNELS(X)       \
-  X(gather_rows, GatherRows)
+  X(gather_rows, GatherRows)  \
+  X(weighted_swiglu_backward, WeightedSwigluBackward)
 
 #define QUERN_ALL_KERNELS(X) \
   QUERN_ATTENTION_KERNELS(X) \

@@ -38,10 +38,23 @@ struct Simd {
   static void store(T* x, Vector v) { __builtin_memcpy(x, &v, sizeof v); }
 };
 
+// An operand in memory: its rows `ld` apart, or those whose numbers are listed.
+template <class T>
+struct Matrix {
+  const T* data;
+  i64 ld;
+  const i32* rows = nullptr;
+
+  const T* row(i64 r) const { return data + (rows ? i64(rows[r]) : r) * ld; }
+  Matrix at(i64 r, i64 column) const {
+    return rows ? Matrix{data + column, ld, rows + r} : Matrix{data + r * ld + column, ld};
+  }
+};
+
 // What a panel holds of operands of type T: an Element for kDeep consecutive values of k.
 //   along(x)                  a vector of elements of one row, from its successive values of k
-//   across(x, ld, n, deep)    a vector of elements of n columns, from `deep` rows of values
-//   one(x, step, deep)        an element from `deep` values `step` apart, then zeros
+//   across(x, next, n)        a vector of elements of n columns: of row x, and of the next with
+//   pairs one(x, deep)              an element from `deep` successive values, then zeros
 //   multiply_add(a, b, sum)   sum + a * b, over the values of k in an element
 template <class T>
 struct Panels {
@@ -50,12 +63,18 @@ struct Panels {
   static constexpr i64 kDeep = 1;
 
   static Vector along(const T* x) { return Simd<T>::load(x); }
-  static Vector across(const T* x, i64, int n, i64) {
+  template <int N>
+  static Vector across(const T* x, const T*) {
     Vector v = {};
-    __builtin_memcpy(&v, x, size_t(n) * sizeof(T));
+    __builtin_memcpy(&v, x, N * sizeof(T));
     return v;
   }
-  static T one(const T* x, i64, i64) { return *x; }
+  static Vector some(const T* x, const T*, i64 n) {
+    Vector v = {};
+    for (i64 j = 0; j < n; ++j) v[j] = x[j];
+    return v;
+  }
+  static T one(const T* x, i64) { return *x; }
   static Vector multiply_add(T a, Vector b, Vector sum) { return sum + a * b; }
 };
 
@@ -73,16 +92,20 @@ struct Panels<bf16> {
     __builtin_memcpy(&v, x, sizeof v);
     return v;
   }
-  static Vector across(const bf16* x, i64 ld, int n, i64 deep) {
+  // Without a next row: zeros.
+  static Vector some(const bf16* x, const bf16* next, i64 n) {
     const __mmask16 mask = __mmask16((1u << n) - 1);
     const __m256i first = _mm256_maskz_loadu_epi16(mask, x);
-    const __m256i second =
-        deep > 1 ? _mm256_maskz_loadu_epi16(mask, x + ld) : _mm256_setzero_si256();
+    const __m256i second = next ? _mm256_maskz_loadu_epi16(mask, next) : _mm256_setzero_si256();
     return (Vector)_mm512_or_si512(_mm512_cvtepu16_epi32(first),
                                    _mm512_slli_epi32(_mm512_cvtepu16_epi32(second), 16));
   }
-  static Element one(const bf16* x, i64 step, i64 deep) {
-    return Element(x[0].bits) | (deep > 1 ? Element(x[step].bits) << 16 : 0);
+  template <int N>
+  static Vector across(const bf16* x, const bf16* next) {
+    return some(x, next, N);
+  }
+  static Element one(const bf16* x, i64 deep) {
+    return Element(x[0].bits) | (deep > 1 ? Element(x[1].bits) << 16 : 0);
   }
   static Simd<float>::Vector multiply_add(Element a, Vector b, Simd<float>::Vector sum) {
     return (Simd<float>::Vector)_mm512_dpbf16_ps((__m512)sum, (__m512bh)_mm512_set1_epi32(int(a)),
@@ -105,13 +128,17 @@ struct Panels<bf16> {
     __builtin_memcpy(&half, x, sizeof half);
     return (Vector)(__builtin_convertvector(half, Simd<std::uint32_t>::Vector) << 16);
   }
-  static Vector across(const bf16* x, i64, int n, i64) {
-    if (n == Simd<float>::kWidth) return along(x);
+  static Vector some(const bf16* x, const bf16*, i64 n) {
     Vector v = {};
-    for (int j = 0; j < n; ++j) v[j] = float(x[j]);
+    for (i64 j = 0; j < n; ++j) v[j] = float(x[j]);
     return v;
   }
-  static float one(const bf16* x, i64, i64) { return float(*x); }
+  template <int N>
+  static Vector across(const bf16* x, const bf16* next) {
+    if constexpr (N == Simd<float>::kWidth) return along(x);
+    return some(x, next, N);
+  }
+  static float one(const bf16* x, i64) { return float(*x); }
   static Vector multiply_add(float a, Vector b, Vector sum) { return sum + a * b; }
 };
 
@@ -143,9 +170,9 @@ inline void transpose_rounds(typename Simd<T>::Vector* r) {
   if constexpr (H > 1) transpose_rounds<T, H / 2>(r);
 }
 
-// panel[k][0..Width) = x[i][k] for i < count, rows of x `ld` apart, then zeros; k counts elements.
+// panel[k][0..Width) = row i of x at k, for i < count, then zeros; k counts elements.
 template <class T, int Width>
-void pack_rows(const T* x, i64 ld, i64 count, i64 depth, typename Panels<T>::Element* panel) {
+void pack_rows(Matrix<T> x, i64 count, i64 depth, typename Panels<T>::Element* panel) {
   using P = Panels<T>;
   using E = typename P::Element;
   constexpr int W = Simd<E>::kWidth;
@@ -153,12 +180,14 @@ void pack_rows(const T* x, i64 ld, i64 count, i64 depth, typename Panels<T>::Ele
   for (int part = 0; part < Width; part += W) {
     const i64 rows = count - part;
     const size_t bytes = sizeof(E) * size_t(Width - part < W ? Width - part : W);
+    const T* row[W];
+    for (int i = 0; i < W; ++i) row[i] = i < rows ? x.row(part + i) : nullptr;
     i64 k = 0;
     for (; k + W <= whole; k += W) {
       typename P::Vector r[W];
 #pragma GCC unroll 16
       for (int i = 0; i < W; ++i) {
-        r[i] = i < rows ? P::along(x + (part + i) * ld + k * P::kDeep) : typename P::Vector{};
+        r[i] = i < rows ? P::along(row[i] + k * P::kDeep) : typename P::Vector{};
       }
       transpose_rounds<E, W / 2>(r);
 #pragma GCC unroll 16
@@ -167,28 +196,34 @@ void pack_rows(const T* x, i64 ld, i64 count, i64 depth, typename Panels<T>::Ele
     for (; k < steps; ++k) {
       for (int j = 0; j < W && part + j < Width; ++j) {
         panel[k * Width + part + j] =
-            j < rows ? P::one(x + (part + j) * ld + k * P::kDeep, 1, depth - k * P::kDeep) : E(0);
+            j < rows ? P::one(row[j] + k * P::kDeep, depth - k * P::kDeep) : E(0);
       }
     }
   }
 }
 
-// panel[k][0..Width) = x[k][0..count), then zeros; k counts elements.
+// panel[k][0..Width) = row k of x, columns [0, count), then zeros; k counts elements.
 template <class T, int Width>
-void pack_columns(const T* x, i64 ld, i64 count, i64 depth, typename Panels<T>::Element* panel) {
+void pack_columns(Matrix<T> x, i64 count, i64 depth, typename Panels<T>::Element* panel) {
   using P = Panels<T>;
   using E = typename P::Element;
-  constexpr int W = Simd<E>::kWidth;
-  for (i64 k = 0; k * P::kDeep < depth; ++k) {
-    const T* from = x + k * P::kDeep * ld;
+  constexpr int W = Simd<E>::kWidth, kParts = (Width + W - 1) / W, kLast = Width - (kParts - 1) * W;
+  for (i64 k = 0; k < depth; k += P::kDeep, panel += Width) {
+    const T* from = x.row(k);
+    const T* next = k + 1 < depth && P::kDeep > 1 ? x.row(k + 1) : nullptr;
 #pragma GCC unroll 4
-    for (int part = 0; part < Width; part += W) {
-      const int room = Width - part < W ? Width - part : W;
-      const i64 left = count - part;
-      const auto v = left >= room ? P::across(from + part, ld, room, depth - k * P::kDeep)
-                     : left > 0   ? P::across(from + part, ld, int(left), depth - k * P::kDeep)
-                                  : typename P::Vector{};
-      __builtin_memcpy(panel + k * Width + part, &v, sizeof(E) * size_t(room));
+    for (int part = 0; part < kParts; ++part) {
+      const i64 begin = part * W, left = count - begin;
+      const T *at = from + begin, *after = next ? next + begin : nullptr;
+      typename P::Vector v = {};
+      if (part + 1 < kParts) {
+        v = left >= W ? P::template across<W>(at, after) : P::some(at, after, left > 0 ? left : 0);
+        __builtin_memcpy(panel + begin, &v, sizeof v);
+      } else {
+        v = left >= kLast ? P::template across<kLast>(at, after)
+                          : P::some(at, after, left > 0 ? left : 0);
+        __builtin_memcpy(panel + begin, &v, sizeof(E) * kLast);
+      }
     }
   }
 }
@@ -196,12 +231,12 @@ void pack_columns(const T* x, i64 ld, i64 count, i64 depth, typename Panels<T>::
 // The panels of one slice of an operand: rows (or columns) [0, count) of it, `depth` deep. `across`
 // says that the extent that is summed over is the one that is contiguous in memory.
 template <class T, int Width>
-void pack_panels(const T* x, i64 ld, i64 count, i64 depth, bool across,
+void pack_panels(Matrix<T> x, i64 count, i64 depth, bool across,
                  typename Panels<T>::Element* panels) {
   const i64 steps = steps_of<T>(depth);
   if (across) {
     for (i64 i = 0; i < count; i += Width) {
-      pack_rows<T, Width>(x + i * ld, ld, count - i < Width ? count - i : Width, depth,
+      pack_rows<T, Width>(x.at(i, 0), count - i < Width ? count - i : Width, depth,
                           panels + i * steps);
     }
     return;
@@ -210,7 +245,7 @@ void pack_panels(const T* x, i64 ld, i64 count, i64 depth, bool across,
   for (i64 k = 0; k < depth; k += kPackDepth) {
     const i64 some = depth - k < kPackDepth ? depth - k : kPackDepth;
     for (i64 i = 0; i < count; i += Width) {
-      pack_columns<T, Width>(x + k * ld + i, ld, count - i < Width ? count - i : Width, some,
+      pack_columns<T, Width>(x.at(k, i), count - i < Width ? count - i : Width, some,
                              panels + i * steps + k / Panels<T>::kDeep * Width);
     }
   }
