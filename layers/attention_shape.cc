@@ -104,11 +104,15 @@ AttentionParameters attention_parameters(const ModelConfig& c) {
   return {q + kv_a + kv_b + o, c.kv_lora_rank + c.q_lora_rank};
 }
 
-std::int64_t cache_elements_per_token(const ModelConfig& c) {
+std::int64_t cache_elements_with_heads(const ModelConfig& c, std::int64_t kv_heads) {
   const HeadShape s = head_shape(c);
-  const std::int64_t layer =
-      is_mla(c) ? c.kv_lora_rank + c.qk_rope_head_dim : s.kv_heads * (s.key + s.value);
-  return layer * c.num_hidden_layers;
+  const std::int64_t key = is_mla(c) ? c.qk_nope_head_dim : s.key;
+  return kv_heads * (key + s.value) * c.num_hidden_layers;
+}
+
+std::int64_t cache_elements_per_token(const ModelConfig& c) {
+  if (!is_mla(c)) return cache_elements_with_heads(c, head_shape(c).kv_heads);
+  return (c.kv_lora_rank + c.qk_rope_head_dim) * c.num_hidden_layers;
 }
 
 }  // namespace quern

@@ -48,6 +48,29 @@ i64 kept_per_token(const ModelConfig& c, i64 layer) {
   return attention + 2 * d + 3 * c.n_routed_experts + k * (2 * d + 3 * width) + shared;
 }
 
+// What generation keeps of each past token, in f32, and what other kinds of attention would keep in
+// the same model.
+Figures describe_cache(const ModelConfig& c) {
+  const i64 own = cache_elements_per_token(c), heads = c.num_attention_heads;
+  Figures figures = {
+      {"cache elements per token", double(own), internal::count_text(own)},
+      {"cache bytes per token", 4.0 * double(own), internal::count_text(4 * own) + " at 32 bits"}};
+  const auto compare = [&](const std::string& kind, i64 kv_heads) {
+    const i64 other = cache_elements_with_heads(c, kv_heads);
+    if (c.attention != "mla" && other == own) return;
+    const double share = 100 * double(own) / double(other);
+    figures.push_back({"  with " + kind, 4.0 * double(other),
+                       internal::count_text(4 * other) + ", " + std::to_string(kv_heads) + " x " +
+                           std::to_string(other / kv_heads / c.num_hidden_layers) +
+                           " elements a layer; this is " + internal::fixed_text(share, 1) +
+                           "% of it"});
+  };
+  compare("MHA", heads);
+  if (heads > 8 && heads % 8 == 0) compare("GQA-8", 8);
+  if (heads > 1) compare("MQA", 1);
+  return figures;
+}
+
 }  // namespace
 
 Figure count_figure(std::string what, double count) {
@@ -92,8 +115,7 @@ Figures describe_model(const ModelConfig& c, i64 sequence_length) {
   if (c.n_routed_experts > 0) {
     figures.push_back(text_figure("auxiliary losses", auxiliary_losses(c)));
   }
-  figures.push_back(
-      count_figure("cache bytes per token", 4.0 * double(cache_elements_per_token(c))));  // f32
+  for (Figure& f : describe_cache(c)) figures.push_back(std::move(f));
   return figures;
 }
 

@@ -9,6 +9,7 @@
 
 #include "quern/autograd/kernels/cpu.h"
 #include "quern/autograd/kernels/parallel.h"
+#include "quern/layers/presets.h"
 #include "quern/recipes/checkpoint.h"
 #include "quern/recipes/dry_run.h"
 #include "quern/recipes/evaluate.h"
@@ -27,6 +28,12 @@ namespace {
 
 namespace fs = std::filesystem;
 using nlohmann::ordered_json;
+
+std::string preset_list() {
+  std::string list;
+  for (const std::string& name : preset_names()) list += (list.empty() ? "" : ", ") + name;
+  return list;
+}
 
 struct TrainCommand {
   std::string recipe, run_dir;
@@ -230,8 +237,8 @@ struct InspectCommand {
         "  quern inspect build/example --json\n"
         "  quern inspect --verify build/example");
     c->add_option("path", path,
-                  "a recipe, a config.json, a published model (deepseek-v2, deepseek-v2-lite, "
-                  "deepseek-v3), a run, a step folder, a model.h5; with --verify also token files")
+                  "a recipe, a config.json, a published model (" + preset_list() +
+                      "), a run, a step folder, a model.h5; with --verify also token files")
         ->required();
     c->add_option("--sequence-length", sequence_length,
                   "for the FLOPs per token; default: as in training");

@@ -1,0 +1,40 @@
+// SPDX-License-Identifier: MIT
+#include "quern/recipes/describe.h"
+
+#include <gtest/gtest.h>
+
+#include <map>
+
+#include "quern/layers/presets.h"
+
+namespace quern {
+namespace {
+
+std::map<std::string, std::string> texts(const ModelConfig& config) {
+  std::map<std::string, std::string> all;
+  for (const auto& [what, text] : rows_of(describe_model(config, 4096))) all[what] = text;
+  return all;
+}
+
+// Each saving names what it is measured against.
+TEST(DescribeModel, ComparesTheCacheWithOtherAttention) {
+  auto lite = texts(find_preset("deepseek-v2-lite").value());
+  EXPECT_EQ(lite["cache elements per token"], "15,552");
+  EXPECT_EQ(lite["cache bytes per token"], "62,208 at 32 bits");
+  EXPECT_EQ(lite["  with MHA"], "442,368, 16 x 256 elements a layer; this is 14.1% of it");
+  EXPECT_EQ(lite["  with GQA-8"], "221,184, 8 x 256 elements a layer; this is 28.1% of it");
+  EXPECT_EQ(lite["  with MQA"], "27,648, 1 x 256 elements a layer; this is 225.0% of it");
+}
+
+TEST(DescribeModel, DoesNotCompareTheCacheWithItself) {
+  auto mixtral = texts(find_preset("mixtral-8x7b").value());
+  EXPECT_EQ(mixtral["cache elements per token"], "65,536");
+  EXPECT_EQ(mixtral["  with MHA"], "1,048,576, 32 x 256 elements a layer; this is 25.0% of it");
+  EXPECT_FALSE(mixtral.contains("  with GQA-8"));
+  ModelConfig tiny;  // four heads: no eight groups
+  EXPECT_FALSE(texts(tiny).contains("  with GQA-8"));
+  EXPECT_TRUE(texts(tiny).contains("  with MQA"));
+}
+
+}  // namespace
+}  // namespace quern
