@@ -91,22 +91,54 @@ ModelConfig deepseek_v3() {
   return c;
 }
 
-// DeepSeekMoE, arXiv:2401.06066: section 4.1.3 and table 7. The width of an expert, a quarter of
-// 8/3 x hidden_size, is the one that gives the 1.89B expert parameters of table 1.
-ModelConfig deepseek_moe_2b() {
+// The models of table 1 in DeepSeekMoE, arXiv:2401.06066: section 4.1.3. The width of a standard
+// FFN is not published; 8/3 x hidden_size gives the 1.89B expert parameters of that table.
+constexpr std::int64_t kStandardFfn = 3413;
+
+ModelConfig validation_model() {
   ModelConfig c = deepseek();
   c.attention = "mha";
   c.vocab_size = 8192;
   c.hidden_size = 1280;
-  c.moe_intermediate_size = 853;
+  c.intermediate_size = c.moe_intermediate_size = kStandardFfn;
   c.num_hidden_layers = 9;
   c.num_attention_heads = 10;
-  c.n_routed_experts = 63;
-  c.num_experts_per_tok = 7;
   c.first_k_dense_replace = 0;
+  c.n_shared_experts = 0;
   c.aux_loss_alpha = 0.01;
   c.max_position_embeddings = 2048;
   c.bos_token_id = c.eos_token_id = -1;
+  return c;
+}
+
+ModelConfig validation_dense() {
+  ModelConfig c = validation_model();
+  c.n_routed_experts = c.num_experts_per_tok = 0;
+  return c;
+}
+
+// Sixteen experts as wide as a standard FFN; weights are not normalised (eqs. 3-5).
+ModelConfig validation_moe(std::int64_t experts_per_token) {
+  ModelConfig c = validation_model();
+  c.n_routed_experts = 16;
+  c.num_experts_per_tok = experts_per_token;
+  return c;
+}
+
+ModelConfig validation_hash() {
+  ModelConfig c = validation_moe(1);
+  c.topk_method = "hash";
+  c.aux_loss_alpha = 0;
+  return c;
+}
+
+// Fine-grained experts and a shared one: table 7 as well.
+ModelConfig deepseek_moe_2b() {
+  ModelConfig c = validation_model();
+  c.moe_intermediate_size = kStandardFfn / 4;
+  c.n_routed_experts = 63;
+  c.n_shared_experts = 1;
+  c.num_experts_per_tok = 7;
   return c;
 }
 
@@ -251,6 +283,10 @@ std::vector<Preset> presets() {
   return {{"deepseek-v2", deepseek_v2()},
           {"deepseek-v2-lite", deepseek_v2_lite()},
           {"deepseek-v3", deepseek_v3()},
+          {"dense", validation_dense()},
+          {"hash", validation_hash()},
+          {"switch", validation_moe(1)},
+          {"gshard", validation_moe(2)},
           {"deepseek-moe-2b", deepseek_moe_2b()},
           {"deepseek-moe-16b", deepseek_moe_16b()},
           {"deepseek-moe-145b", deepseek_moe_145b()},

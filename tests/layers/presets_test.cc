@@ -56,14 +56,30 @@ TEST(Presets, HaveTheParametersOfTheirFiles) {
   EXPECT_EQ(count_parameters(preset("olmoe-1b-7b")).total, 6'919'161'856 - 16 * 2 * 2048);
 }
 
-// DeepSeekMoE, arXiv:2401.06066: tables 1 and 6.
-TEST(Presets, OfDeepSeekMoeHaveItsExpertsAndFlops) {
+// DeepSeekMoE, arXiv:2401.06066, table 1: parameters, and FLOPs of 2,048 tokens.
+TEST(Presets, HaveTheTableOfDeepSeekMoe) {
+  struct Row {
+    const char* name;
+    double total, active, flops;
+  };
+  for (const Row& row :
+       {Row{"dense", 0.2, 0.2, 2.9}, Row{"hash", 2.0, 0.2, 2.9}, Row{"switch", 2.0, 0.2, 2.9},
+        Row{"gshard", 2.0, 0.3, 4.3}, Row{"deepseek-moe-2b", 2.0, 0.3, 4.3}}) {
+    const ModelConfig c = preset(row.name);
+    const ParameterCount n = count_parameters(c);
+    EXPECT_DOUBLE_EQ(rounded(n.total, 1), row.total) << row.name;
+    EXPECT_DOUBLE_EQ(rounded(n.active, 1), row.active) << row.name;
+    EXPECT_NEAR(2048 * papers_flops_per_token(c, 2048) * 1e-12, row.flops, 0.05) << row.name;
+  }
+}
+
+// Tables 6 and 8 there.
+TEST(Presets, OfDeepSeekMoeHaveItsExperts) {
   const ModelConfig small = preset("deepseek-moe-2b");
   const ParameterCount n = count_parameters(small);
   const std::int64_t expert = 3 * small.hidden_size * small.moe_intermediate_size;
   EXPECT_DOUBLE_EQ(rounded(n.routed_experts + n.shared_experts, 2), 1.89);
   EXPECT_DOUBLE_EQ(rounded(small.num_hidden_layers * 8 * expert, 2), 0.24);
-  EXPECT_NEAR(2048 * papers_flops_per_token(small, 2048) * 1e-12, 4.3, 0.05);
   const double large = 4096 * papers_flops_per_token(preset("deepseek-moe-145b"), 4096) * 1e-12;
   EXPECT_NEAR(large, 585.6, 0.002 * 585.6);
 }
