@@ -162,6 +162,36 @@ void expect_right_gradients(const ModelConfig& config, const RoutingContext& con
   EXPECT_LT(weights.worst, 1e-6) << weights.detail;
 }
 
+// The gradients of the auxiliary loss alone, of four sequences at once or one by one, each with a
+// quarter's weight.
+TEST(Router, AuxiliaryGradientsDoNotDependOnTheCut) {
+  ModelConfig all = group_limited(toy_config());
+  all.seq_aux = true;
+  all.device_aux_loss_alpha = 0.3;
+  all.communication_aux_loss_alpha = 0.2;
+  all.router_z_loss_coef = 0.1;
+  for (const ModelConfig& c : {all, noaux_tc(toy_config())}) {
+    const Router router = random_router(c);
+    const Tensor x = random_tensor({kTokens, c.hidden_size});
+    const auto gradient = [&](i64 cut) {
+      Parameter& weight = router.gate.weight;
+      weight.clear_grad();
+      const i64 rows = kTokens / cut;
+      for (i64 part = 0; part < cut; ++part) {
+        Tape tape;
+        const Routing out = router.route(tape, Var(x.rows(part * rows, (part + 1) * rows)),
+                                         training(4 / cut, part * 4 / cut));
+        tape.backward(ops::scale(tape, out.aux_loss, 1.0 / double(cut)));
+      }
+      return weight.grad.clone();
+    };
+    const Tensor whole = gradient(1);
+    EXPECT_GT(largest_difference(whole, Tensor::zeros(whole.shape(), DType::f64)), 1e-4);
+    EXPECT_LT(largest_difference(whole, gradient(4)), 1e-15);
+    EXPECT_LT(largest_difference(whole, gradient(2)), 1e-15);
+  }
+}
+
 TEST(Router, GradientsOfTheLossOfLogits) {
   ModelConfig c = toy_config();
   c.router_z_loss_coef = 0.1;
