@@ -51,8 +51,22 @@ void Parameter::round_image() const {
   kernels::round_to_bf16<float>({value.numel(), value.data<float>(), image.data<bf16>()});
 }
 
+void Parameter::freeze() {
+  trainable = false;
+  trained = nullptr;
+  grad = {};
+}
+
+void Parameter::train_matrices(std::vector<i64> matrices) {
+  if (matrices.empty()) return freeze();
+  trainable = true;
+  const bool all = i64(matrices.size()) == value.dim(0);
+  grad = Tensor::empty({i64(matrices.size()), value.dim(1), value.dim(2)}, value.dtype());
+  trained = all ? nullptr : std::make_shared<const std::vector<i64>>(std::move(matrices));
+}
+
 void Parameter::settle_grad() const {
-  if (!*grad_written) std::memset(grad.bytes().data(), 0, grad.bytes().size());
+  if (grad.defined() && !*grad_written) std::memset(grad.bytes().data(), 0, grad.bytes().size());
 }
 
 }  // namespace quern

@@ -5,6 +5,7 @@
 #include <functional>
 #include <memory>
 #include <string>
+#include <vector>
 
 #include "quern/autograd/tensor.h"
 
@@ -33,6 +34,13 @@ struct Parameter {
   // A view of some rows' worth of elements, under a name of its own.
   Parameter slice(std::string slice_name, i64 first_element, const Shape& shape) const;
 
+  // No gradient is computed from here on, and none is held; whoever updates parameters is given
+  // those that are trainable.
+  void freeze();
+  // The same for all but some matrices of a stack, by rising index; the gradient holds these alone.
+  // grouped_linear() and expert_ffn() take such stacks.
+  void train_matrices(std::vector<i64> matrices);
+
   // Before a step: the gradient counts as zero and is overwritten by the first write.
   void clear_grad() { *grad_written = false; }
   // After backward: a gradient that nobody wrote is zero.
@@ -43,7 +51,9 @@ struct Parameter {
   std::string name;  // Hugging Face state-dict name
   ParamKind kind = ParamKind::attention;
   Tensor value;
-  Tensor grad;
+  Tensor grad;  // nothing when frozen
+  bool trainable = true;
+  std::shared_ptr<const std::vector<i64>> trained;  // of a stack: the matrices; null: all of them
   Tensor image;  // the value rounded to bf16, which products then read; or nothing
   std::shared_ptr<bool> grad_written = std::make_shared<bool>(false);
 };

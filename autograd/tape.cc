@@ -6,20 +6,27 @@
 namespace quern {
 
 GradTarget Grads::into(int input) {
+  GradTarget target = into_stack(input);
+  if (target.matrices == nullptr) return target;
+  throw Error({.what = "a stack that is trained in part, in an operation that takes whole ones"},
+              ExitCode::kInternal);
+}
+
+GradTarget Grads::into_stack(int input) {
   QUERN_ASSERT(wants(input));
   Tape::Slot& slot = tape_.slots_[size_t(slots_[size_t(input)])];
   if (slot.parameter != nullptr) {
     const bool written = *slot.parameter->grad_written;
     *slot.parameter->grad_written = true;
-    return {slot.parameter->grad, written};
+    return {slot.parameter->grad, written, slot.parameter->trained};
   }
   if (!slot.grad.defined()) {
     slot.grad = Tensor::empty(slot.shape, slot.dtype);
-    return {slot.grad, false};
+    return {slot.grad, false, nullptr};
   }
   if (slot.borrowed && slot.grad.shares_storage()) slot.grad = slot.grad.clone();
   slot.borrowed = false;
-  return {slot.grad, true};
+  return {slot.grad, true, nullptr};
 }
 
 void Grads::pass(int input, const Tensor& gradient) {
@@ -54,7 +61,8 @@ Var Tape::parameter(Parameter& p) {
   Var v(p.value);
   v.image_ = p.image;
   parameter_ = &p;
-  if (recording_) v.slot_ = add_slot(p.value, &p);
+  met_trainable_ = met_trainable_ || p.trainable;
+  if (recording_ && p.trainable) v.slot_ = add_slot(p.value, &p);
   return v;
 }
 
@@ -146,26 +154,31 @@ std::vector<Var> recompute(
   if (!tape.recording()) return segment(tape, inputs, true);
   std::vector<Tensor> values;
   std::vector<Tensor> kept;
+  for (const Var& v : inputs) kept.push_back(v.value());
   {
     Tape silent(false);
     silent.set_watch(tape.watch());
     for (const Var& v : segment(silent, inputs, true)) values.push_back(v.value());
+    // Parameters within are none of the inputs, which may all be constants where others are frozen.
+    if (silent.met_trainable()) inputs.push_back(tape.input(Tensor::zeros({}, values[0].dtype())));
   }
-  for (const Var& v : inputs) kept.push_back(v.value());
-  return tape.record_many("recompute", std::move(inputs), std::move(values),
-                          [kept, segment = std::move(segment), watch = tape.watch()](
-                              std::span<const Tensor> dys, Grads& d) {
-                            Tape inner;
-                            inner.set_watch(watch);
-                            std::vector<Var> leaves;
-                            for (const Tensor& value : kept) leaves.push_back(inner.input(value));
-                            const std::vector<Var> outputs = segment(inner, leaves, false);
-                            inner.backward(outputs, dys);
-                            for (size_t i = 0; i < leaves.size(); ++i) {
-                              const Tensor gradient = inner.grad(leaves[i]);
-                              if (d.wants(int(i)) && gradient.defined()) d.pass(int(i), gradient);
-                            }
-                          });
+  return tape.record_many(
+      "recompute", std::move(inputs), std::move(values),
+      [kept, segment = std::move(segment), watch = tape.watch()](std::span<const Tensor> dys,
+                                                                 Grads& d) {
+        Tape inner;
+        inner.set_watch(watch);
+        std::vector<Var> leaves;
+        for (size_t i = 0; i < kept.size(); ++i) {
+          leaves.push_back(d.wants(int(i)) ? inner.input(kept[i]) : Var(kept[i]));
+        }
+        const std::vector<Var> outputs = segment(inner, leaves, false);
+        inner.backward(outputs, dys);
+        for (size_t i = 0; i < leaves.size(); ++i) {
+          const Tensor gradient = inner.grad(leaves[i]);
+          if (d.wants(int(i)) && gradient.defined()) d.pass(int(i), gradient);
+        }
+      });
 }
 
 }  // namespace quern

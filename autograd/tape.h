@@ -39,6 +39,7 @@ class Var {
 struct GradTarget {
   Tensor tensor;
   bool accumulate = false;
+  std::shared_ptr<const std::vector<i64>> matrices;  // of a stack: those it has; null: all
   template <class T>
   std::span<T> span() const {
     return tensor.span<T>();
@@ -59,6 +60,8 @@ class Grads {
   bool wants(int input) const { return slots_[size_t(input)] >= 0; }
   // A buffer of the input's shape. Every element must be written (or added to).
   GradTarget into(int input);
+  // The same, of a stack of matrices that may be trained in part: the buffer has these alone.
+  GradTarget into_stack(int input);
   // Gives `gradient` as it is; no copy is made where the input has no gradient yet.
   void pass(int input, const Tensor& gradient);
 
@@ -111,8 +114,11 @@ class Tape {
     const std::string* outer_;
   };
 
-  // The parameter as a Var; backward adds to its gradient.
+  // The parameter as a Var; backward adds to its gradient, unless it is frozen: then it is a
+  // constant.
   Var parameter(Parameter& p);
+  // Whether a parameter has been asked for that is not frozen.
+  bool met_trainable() const { return met_trainable_; }
   // A Var whose gradient can be asked for after backward.
   Var input(const Tensor& value);
 
@@ -154,6 +160,7 @@ class Tape {
   bool recording_;
   const TapeWatch* watch_ = nullptr;
   const std::string* module_ = nullptr;
+  bool met_trainable_ = false;
   const Parameter* parameter_ = nullptr;  // the one asked for since the last operation
   std::vector<Slot> slots_;
   std::vector<Node> nodes_;

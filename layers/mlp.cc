@@ -1,9 +1,19 @@
 // SPDX-License-Identifier: MIT
 #include "quern/layers/mlp.h"
 
+#include "quern/autograd/error.h"
 #include "quern/autograd/ops/elementwise.h"
 
 namespace quern {
+
+void refuse_a_half(const Parameter& gate, const Parameter& up) {
+  if (gate.trainable == up.trainable) return;
+  const bool which = gate.trainable;
+  throw ConfigError(
+      {.key = "finetune",
+       .what = (which ? gate : up).name + " cannot be trained without " + (which ? up : gate).name,
+       .hint = "freeze both or neither"});
+}
 
 Mlp::Mlp(const std::string& name, i64 hidden, i64 width, ParamKind kind, DType dtype)
     : name(name),
@@ -17,6 +27,11 @@ Var Mlp::forward(Tape& tape, const Var& x) const {
   const Tape::Scope scope(tape, name);
   const Var gate_and_up = ops::linear(tape, x, tape.parameter(gate_up));  // [tokens, 2 * width]
   return down_proj.forward(tape, ops::swiglu(tape, gate_and_up, dtype));  // [tokens, hidden]
+}
+
+void Mlp::hold_gradients() {
+  refuse_a_half(gate_proj, up_proj);
+  if (!gate_proj.trainable) gate_up.freeze();
 }
 
 void Mlp::visit(const ParamVisitor& visitor) {

@@ -119,6 +119,16 @@ void Model::visit(const ParamVisitor& visitor) {
   if (!config.tie_word_embeddings) visitor(lm_head);
 }
 
+void Model::train_only(const std::function<bool(const Parameter&)>& trained) {
+  visit([&](Parameter& p) {
+    if (!trained(p)) p.freeze();
+  });
+  for (Block& layer : layers) {
+    if (layer.moe) layer.moe->hold_gradients();
+    if (layer.dense) layer.dense->hold_gradients();
+  }
+}
+
 void Model::visit_tensors(const TensorVisitor& visitor) {
   visit([&](Parameter& p) { visitor(p.name, p.value); });
   for (Block& layer : layers) {

@@ -54,6 +54,9 @@ struct Model {
   Parameter& head() const { return config.tie_word_embeddings ? embed_tokens : lm_head; }
 
   void visit(const ParamVisitor& visitor);
+  // Freezes the parameters that `trained` does not take: they get no gradient, and a router whose
+  // gate is frozen keeps its bias. To be called once, before gradients are computed.
+  void train_only(const std::function<bool(const Parameter&)>& trained);
   // The state dict: the values of all parameters, and biases of routers, which are none.
   void visit_tensors(const TensorVisitor& visitor);
 

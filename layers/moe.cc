@@ -42,6 +42,29 @@ MoeOutput Moe::forward(Tape& tape, const Var& x, const RoutingContext& context) 
   return {y, routing.aux_loss, std::move(routing.stats)};
 }
 
+void Moe::hold_gradients() {
+  std::vector<i64> both, last;  // experts whose gate_up, and whose down, are trained
+  for (i64 e = 0; e < gate_up.value.dim(0); ++e) {
+    const Parameter* of = &slices[size_t(3 * e)];
+    refuse_a_half(of[0], of[1]);
+    if (of[0].trainable) both.push_back(e);
+    if (of[2].trainable) last.push_back(e);
+  }
+  if (shared_experts) shared_experts->hold_gradients();
+  for (Parameter& slice : slices) slice.grad = {};
+  gate_up.train_matrices(both);
+  down.train_matrices(last);
+  const Shape in = slices[0].value.shape(), out = slices[2].value.shape();
+  for (size_t i = 0; i < both.size(); ++i) {
+    Parameter* of = &slices[size_t(3 * both[i])];
+    of[0].grad = gate_up.grad.view(i64(2 * i) * in.numel(), in);
+    of[1].grad = gate_up.grad.view(i64(2 * i + 1) * in.numel(), in);
+  }
+  for (size_t i = 0; i < last.size(); ++i) {
+    slices[size_t(3 * last[i] + 2)].grad = down.grad.view(i64(i) * out.numel(), out);
+  }
+}
+
 void Moe::visit(const ParamVisitor& visitor) {
   router.visit(visitor);
   for (Parameter& p : slices) visitor(p);

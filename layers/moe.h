@@ -26,6 +26,9 @@ struct Moe {
   // x: [tokens, hidden], tokens = sequences * seq
   MoeOutput forward(Tape& tape, const Var& x, const RoutingContext& context) const;
   void visit(const ParamVisitor& visitor);
+  // After `trainable` of slices has changed: the stacks hold the gradients of the trained experts
+  // alone. Throws ConfigError where an expert's gate_proj and up_proj, one matrix, differ.
+  void hold_gradients();
 
   std::string name;
   DType dtype;

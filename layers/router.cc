@@ -257,7 +257,7 @@ Var Router::balance_loss(Tape& tape, const Var& scores, const RoutingContext& co
 }
 
 void Router::update_bias(const std::vector<i64>& load) {
-  if (!noaux_tc) return;
+  if (!noaux_tc || !gate.weight.trainable) return;
   const i64 total = sum_of(load);
   for_float_type(choice.bias, [&]<class T>() {
     for (i64 e = 0; e < experts; ++e) {

@@ -13,6 +13,7 @@
 #include "quern/autograd/error.h"
 #include "quern/layers/attention_shape.h"
 #include "quern/layers/internal/check_range.h"
+#include "quern/recipes/finetune.h"
 #include "quern/recipes/internal/units.h"
 
 namespace quern {
@@ -167,8 +168,8 @@ std::string json_of(const Figures& figures) {
 }
 
 MemoryEstimate estimate_memory(const Recipe& r) {
-  const i64 bytes = 4 * count_parameters(r.model).total;
-  MemoryEstimate m{bytes, bytes, 2 * bytes, 0, 0};
+  const i64 bytes = 4 * count_trained(r);
+  MemoryEstimate m{4 * count_parameters(r.model).total, bytes, 2 * bytes, 0, 0};
   m.lane_sums = bytes * std::bit_width(std::uint64_t(r.train.lanes - 1));
   const i64 tokens = r.train.micro_batch_sequences * r.data.sequence_length;
   i64 kept = 0, largest = 0;
@@ -189,8 +190,8 @@ namespace {
 
 // In floating point: with many lanes, 64 bits do not hold the largest models a recipe can ask for.
 double exact_bytes(const Recipe& r) {
-  const double tensors = 4.0 + double(std::bit_width(std::uint64_t(r.train.lanes - 1)));
-  return 4.0 * double(count_parameters(r.model).total) * tensors;
+  const double tensors = 3.0 + double(std::bit_width(std::uint64_t(r.train.lanes - 1)));
+  return 4.0 * (double(count_parameters(r.model).total) + double(count_trained(r)) * tensors);
 }
 
 double machine_bytes() {

@@ -5,6 +5,7 @@
 #include <cmath>
 #include <filesystem>
 
+#include "quern/recipes/finetune.h"
 #include "quern/recipes/probe.h"
 #include "quern/recipes/trainer.h"
 
@@ -37,6 +38,12 @@ void add_time(Figures& figures, const Recipe& recipe) {
 Figures dry_run(const Recipe& recipe) {
   use_threads(recipe.train.threads);
   Figures figures = describe_model(recipe.model, recipe.data.sequence_length);
+  if (recipe.finetune.method != "full") {
+    figures.push_back(
+        recipe.finetune.method == "experts" && recipe.finetune.experts_file.empty()
+            ? text_figure("trained parameters", "unknown: experts are not selected yet")
+            : count_figure("trained parameters", double(count_trained(recipe))));
+  }
   add_memory(figures, estimate_memory(recipe));
   const auto missing =
       std::find_if(recipe.data.train.begin(), recipe.data.train.end(),

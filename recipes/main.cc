@@ -19,6 +19,7 @@
 #include "quern/recipes/internal/command_doctor.h"
 #include "quern/recipes/internal/command_prepare.h"
 #include "quern/recipes/internal/command_report.h"
+#include "quern/recipes/internal/command_select_experts.h"
 #include "quern/recipes/probe.h"
 #include "quern/recipes/run.h"
 #include "quern/recipes/verify.h"
@@ -293,6 +294,7 @@ int run(int argc, char** argv) {
   ResumeCommand resume_command;
   EvaluateCommand evaluate_command;
   GenerateCommand generate_command;
+  SelectExpertsCommand select_experts_command;
   InspectCommand inspect_command;
   DoctorCommand doctor_command;
   ReportCommand report_command;
@@ -301,6 +303,7 @@ int run(int argc, char** argv) {
   resume_command.define(app, &code);
   evaluate_command.define(app);
   generate_command.define(app);
+  select_experts_command.define(app);
   inspect_command.define(app, &code);
   report_command.define(app);
   doctor_command.define(app, &code);

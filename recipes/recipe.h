@@ -119,12 +119,36 @@ struct GuardRecipe {
   bool operator==(const GuardRecipe&) const = default;
 };
 
+// Which weights are trained. Other methods than full start from train.init_from.
+struct FinetuneRecipe {
+  //   full     all
+  //   experts  in each layer the routed experts that matter most to the text, and nothing else
+  //            (ESFT, arXiv:2407.01906)
+  std::string method = "full";
+  // Parameters by name, that are not trained whatever the method says; * is any text:
+  // "*.mlp.gate.weight". A frozen parameter costs no gradient, no moments and no time.
+  std::vector<std::string> frozen;
+  // Whether the model's auxiliary losses count in methods other than full, whose routers are
+  // frozen.
+  bool balance_losses = false;
+  // experts: what is selected, as `quern select-experts` writes it. Empty: the run makes its own at
+  // the start, of the first training file, from the four fields below.
+  std::string experts_file;
+  std::string score = "token";     // or gate: the share of choices, or the mean weight
+  double threshold = 0.2;          // the scores of the selected add up to so much
+  std::string average = "sample";  // over each document and then these; or token: over all tokens
+  std::int64_t score_tokens = 131072;
+
+  bool operator==(const FinetuneRecipe&) const = default;
+};
+
 struct Recipe {
   ModelConfig model;
   DataRecipe data;
   OptimRecipe optim;
   TrainRecipe train;
   GuardRecipe guard;
+  FinetuneRecipe finetune;
 
   bool operator==(const Recipe&) const = default;
 };

@@ -155,6 +155,30 @@ void check_guard(const Recipe& recipe) {
   check_range("guard.keep_batches", g.keep_batches, 0, 1'000'000);
 }
 
+void check_finetune(const Recipe& recipe) {
+  const FinetuneRecipe& f = recipe.finetune;
+  check_word("finetune.method", f.method, {"full", "experts"});
+  for (std::size_t i = 0; i < f.frozen.size(); ++i) {
+    if (!f.frozen[i].empty()) continue;
+    throw ConfigError({.key = element("finetune.frozen", i), .what = "is empty"});
+  }
+  check_word("finetune.score", f.score, {"token", "gate"});
+  check_range("finetune.threshold", f.threshold, 1e-6, 1.0);
+  check_word("finetune.average", f.average, {"sample", "token"});
+  check_range("finetune.score_tokens", f.score_tokens, 1, kMaxTokens);
+  if (f.method == "full") return;
+  if (recipe.train.init_from.empty()) {
+    throw ConfigError({.key = "finetune.method",
+                       .what = "'" + f.method + "' trains a part of a model that is there",
+                       .hint = "name it with train.init_from"});
+  }
+  if (f.method == "experts" && recipe.model.n_routed_experts == 0) {
+    throw ConfigError({.key = "finetune.method",
+                       .what = "'experts' of a model without routed experts",
+                       .hint = "full trains any model"});
+  }
+}
+
 }  // namespace
 
 void validate(const Recipe& recipe) {
@@ -163,6 +187,7 @@ void validate(const Recipe& recipe) {
   check_train(recipe);
   check_optim(recipe);
   check_guard(recipe);
+  check_finetune(recipe);
 }
 
 }  // namespace quern

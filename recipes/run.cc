@@ -17,6 +17,7 @@
 #include "quern/recipes/describe.h"
 #include "quern/recipes/environment.h"
 #include "quern/recipes/evaluate.h"
+#include "quern/recipes/finetune.h"
 #include "quern/recipes/generate.h"
 #include "quern/recipes/internal/fresh_folder.h"
 #include "quern/recipes/internal/run_lock.h"
@@ -100,7 +101,7 @@ Run::Run(const Recipe& recipe, fs::path folder, RunInputs data, const StepHooks&
     : folder_(std::move(folder)),
       recipe_(recipe),
       data_(std::move(data)),
-      trainer_(recipe, data_.sampler, hooks),
+      trainer_(with_own_selection(recipe, folder_), data_.sampler, hooks),
       product_rate_(measure_product_rate(trainer_.model().dtype)),
       line_(recipe.train.steps, recipe.train.log_every, stdout),
       alarm_(recipe.model) {
@@ -122,6 +123,7 @@ Run::Run(const Recipe& recipe, fs::path folder, RunInputs data, const StepHooks&
 void Run::log_environment() {
   EnvironmentMetrics m{trainer_.progress().step, describe_environment()};
   m.rows.emplace_back("product rate", internal::short_text(product_rate_) + " FLOP/s");
+  m.rows.emplace_back("trained parameters", trained_text(trainer_.trained(), trainer_.recipe()));
   log_->append(m);
 }
 
@@ -165,6 +167,9 @@ ExitCode Run::go() {
   start_ = seconds_now();
   if (recipe_.model.n_routed_experts > 0) {
     line_.note("auxiliary losses: " + auxiliary_losses(recipe_.model));
+  }
+  if (recipe_.finetune.method != "full") {
+    line_.note("trained: " + trained_text(trainer_.trained(), trainer_.recipe()));
   }
   if (may_roll_back(recipe_.guard) && trainer_.progress().step == 0) save(false);
   try {
@@ -399,6 +404,7 @@ ExitCode train_run(Recipe recipe, const fs::path& run, const StepHooks& hooks) {
   const RunLock lock(run);
   refuse_a_second_run(run);  // that was begun meanwhile
   recipe.train.dtype = resolved_dtype(recipe.train);
+  settle_finetuning(recipe, *data.sampler->sources()[0].file, run);
   if (recipe.train.steps == 0) choose_steps(recipe, data.sampler);
   validate(recipe);
   const std::optional<Tokenizer> tokenizer = data.tokenizer;

@@ -53,6 +53,7 @@ void make_paths_absolute(Recipe& recipe) {
   for (std::string& path : recipe.data.validation) fix(path);
   fix(recipe.data.tokenizer);
   fix(recipe.train.init_from);
+  fix(recipe.finetune.experts_file);
 }
 
 void write_corpus_hashes(const fs::path& run, const Recipe& recipe) {

@@ -7,15 +7,10 @@
 #include "quern/autograd/ops/elementwise.h"
 #include "quern/autograd/ops/loss.h"
 #include "quern/optim/grad_clip.h"
+#include "quern/recipes/finetune.h"
 
 namespace quern {
 namespace {
-
-std::vector<Parameter*> parameters_of(Model& model) {
-  std::vector<Parameter*> all;
-  model.visit([&](Parameter& p) { all.push_back(&p); });
-  return all;
-}
 
 AdamW make_optimizer(const OptimRecipe& o, std::vector<Parameter*> parameters) {
   const DecayExemptions exemptions{!o.decay_norms, !o.decay_embeddings, !o.decay_gate};
@@ -87,7 +82,7 @@ Trainer::Trainer(const Recipe& recipe, std::shared_ptr<const Sampler> sampler, S
     : recipe_(recipe),
       sampler_(std::move(sampler)),
       model_(recipe.model, resolved_dtype(recipe.train) == "bf16" ? DType::bf16 : DType::f32),
-      parameters_(parameters_of(model_)),
+      parameters_(trained_parameters(model_, recipe)),
       optimizer_(make_optimizer(recipe.optim, parameters_)),
       lr_schedule_(lr_schedule_of(recipe)),
       batch_schedule_(batch_schedule_of(recipe)),
@@ -97,20 +92,24 @@ Trainer::Trainer(const Recipe& recipe, std::shared_ptr<const Sampler> sampler, S
   model_.initialise(std::uint64_t(recipe.train.seed));
 }
 
-void Trainer::start_from(const ModelFile& weights) {
-  const std::string theirs = read_checkpoint_info(weights).context.tokenizer_sha256;
-  if (theirs != sampler_->sources()[0].file->tokenizer_sha256()) {
+void load_initial_weights(const ModelFile& weights, const std::string& tokenizer_sha256,
+                          Model& model) {
+  if (read_checkpoint_info(weights).context.tokenizer_sha256 != tokenizer_sha256) {
     throw ConfigError({.file = weights.path.string(),
                        .what = "weights of another tokenizer than the token files'",
                        .hint = "quern prepare --tokenizer with the tokenizer.json of that run"});
   }
   try {
-    load_weights(weights, model_);
+    load_weights(weights, model);
   } catch (const CheckpointError& error) {  // its bytes are good, so it is the recipe that errs
     ErrorFacts facts = error.facts();
     facts.hint = "`quern inspect` shows the model of this checkpoint";
     throw ConfigError(facts);
   }
+}
+
+void Trainer::start_from(const ModelFile& weights) {
+  load_initial_weights(weights, sampler_->sources()[0].file->tokenizer_sha256(), model_);
 }
 
 void Trainer::restore(const std::filesystem::path& checkpoint) {

@@ -5,6 +5,7 @@
 #include <functional>
 #include <memory>
 #include <optional>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -71,13 +72,13 @@ class Trainer {
   StepReport step(const Batch& batch);
 
   Model& model() { return model_; }
+  std::span<Parameter* const> trained() const { return parameters_; }
   const AdamW& optimizer() const { return optimizer_; }
   const Progress& progress() const { return progress_; }
   const Recipe& recipe() const { return recipe_; }
   const BatchSchedule& batch_schedule() const { return batch_schedule_; }
 
-  // Starts from the weights of another run. Throws ConfigError when they belong to another
-  // tokenizer or do not fit the model.
+  // Starts from the weights of another run, as load_initial_weights() takes them.
   void start_from(const ModelFile& weights);
   // Goes on from a checkpoint of this run.
   void restore(const std::filesystem::path& checkpoint);
@@ -96,7 +97,7 @@ class Trainer {
   Recipe recipe_;
   std::shared_ptr<const Sampler> sampler_;
   Model model_;
-  std::vector<Parameter*> parameters_;
+  std::vector<Parameter*> parameters_;  // that are trained
   AdamW optimizer_;
   LrSchedule lr_schedule_;
   BatchSchedule batch_schedule_;
@@ -106,6 +107,11 @@ class Trainer {
   Progress progress_;    // after the last good step
   i64 next_sample_ = 0;  // of the batch to come: progress_.next_sample, or later after skips
 };
+
+// The weights of another run. Throws ConfigError when they belong to another tokenizer or do not
+// fit the model.
+void load_initial_weights(const ModelFile& weights, const std::string& tokenizer_sha256,
+                          Model& model);
 
 // The token files of a recipe as a sampler; throws DataError where they do not fit the recipe.
 std::shared_ptr<const Sampler> make_sampler(const Recipe& recipe);

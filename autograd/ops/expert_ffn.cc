@@ -5,6 +5,7 @@
 #include "quern/autograd/kernels/rows.h"
 #include "quern/autograd/kernels/rowwise.h"
 #include "quern/autograd/ops/internal/operand.h"
+#include "quern/autograd/ops/internal/stack_runs.h"
 
 namespace quern::ops {
 namespace {
@@ -101,17 +102,23 @@ void backward(const Experts& e, const Tensor& outputs, const Tensor& dy, Grads& 
                                         dinner.data<Sum<T>>(), inner.data<T>(), douts.data<T>(),
                                         dweights.data<Sum<T>>(), dweights.accumulate});
   if (d.wants(3)) {
-    const GradTarget to = d.into(3);
-    kernels::grouped_gemm_trans_a<T>({e.experts, e.offsets->data(), e.hidden, e.width, g.data<T>(),
-                                      inner.data<T>(), to.data<Sum<T>>(), to.accumulate,
-                                      e.token_of_row()});
+    const GradTarget to = d.into_stack(3);
+    for (const StackRun& run : runs_of(to.matrices.get(), e.experts)) {
+      kernels::grouped_gemm_trans_a<T>({run.count, e.offsets->data() + run.first, e.hidden, e.width,
+                                        g.data<T>(), inner.data<T>(),
+                                        to.data<Sum<T>>() + run.place * e.hidden * e.width,
+                                        to.accumulate, e.token_of_row()});
+    }
   }
   if (d.wants(2)) {
-    const GradTarget to = d.into(2);
+    const GradTarget to = d.into_stack(2);
     const Tensor x = in_type(e.x, dtype_of<T>());
-    kernels::grouped_gemm_trans_a<T>({e.experts, e.offsets->data(), 2 * e.width, e.hidden,
-                                      douts.data<T>(), x.data<T>(), to.data<Sum<T>>(),
-                                      to.accumulate, nullptr, e.token_of_row()});
+    for (const StackRun& run : runs_of(to.matrices.get(), e.experts)) {
+      kernels::grouped_gemm_trans_a<T>({run.count, e.offsets->data() + run.first, 2 * e.width,
+                                        e.hidden, douts.data<T>(), x.data<T>(),
+                                        to.data<Sum<T>>() + run.place * 2 * e.width * e.hidden,
+                                        to.accumulate, nullptr, e.token_of_row()});
+    }
   }
   if (d.wants(0)) {
     const GradTarget to = d.into(0);

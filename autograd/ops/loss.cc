@@ -53,8 +53,9 @@ CrossEntropyResult linear_cross_entropy(Tape& tape, const Var& hidden, const Var
   const Tensor logits = Tensor::empty(chunk, hidden.dtype());
   const Tensor dlogits =
       gradient && w.dtype() == DType::bf16 ? Tensor::empty(chunk, w.dtype()) : logits;
-  const Tensor dhidden = gradient ? Tensor::like(hidden.value()) : Tensor();
-  const Tensor dhead = gradient ? Tensor::like(head.value()) : Tensor();
+  const Tensor dhidden =
+      gradient && hidden.requires_grad() ? Tensor::like(hidden.value()) : Tensor();
+  const Tensor dhead = gradient && head.requires_grad() ? Tensor::like(head.value()) : Tensor();
   Tensor loss = Tensor::empty({}, hidden.dtype());
   for_operand_type(w, [&]<class T>() {
     for (i64 begin = 0; begin < tokens; begin += kChunk) {
@@ -71,10 +72,14 @@ CrossEntropyResult linear_cross_entropy(Tape& tape, const Var& hidden, const Var
       kernels::cross_entropy(rows_of_loss);
       if (!gradient) continue;
       const T* dz = dlogits.data<T>();
-      kernels::gemm<T>({n, width, vocab, dz, vocab, false, w.data<T>(), width, false,
-                        dhidden.data<Sum<T>>() + begin * width, width, false});
-      kernels::gemm<T>({vocab, width, n, dz, vocab, true, rows, width, false, dhead.data<Sum<T>>(),
-                        width, begin > 0});
+      if (dhidden.defined()) {
+        kernels::gemm<T>({n, width, vocab, dz, vocab, false, w.data<T>(), width, false,
+                          dhidden.data<Sum<T>>() + begin * width, width, false});
+      }
+      if (dhead.defined()) {
+        kernels::gemm<T>({vocab, width, n, dz, vocab, true, rows, width, false,
+                          dhead.data<Sum<T>>(), width, begin > 0});
+      }
     }
   });
   double total = 0;

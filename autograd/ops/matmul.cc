@@ -3,6 +3,7 @@
 
 #include "quern/autograd/kernels/gemm.h"
 #include "quern/autograd/ops/internal/operand.h"
+#include "quern/autograd/ops/internal/stack_runs.h"
 
 namespace quern::ops {
 
@@ -62,10 +63,13 @@ Var grouped_linear(Tape& tape, const Var& x, const Var& weight,
                                       false, dx.data<Sum<T>>(), dx.accumulate});
           }
           if (d.wants(1)) {
-            const GradTarget dw = d.into(1);
+            const GradTarget dw = d.into_stack(1);
             const Tensor a = in_type(kept, w.dtype());
-            kernels::grouped_gemm_trans_a<T>({groups, offsets->data(), out, in, g.data<T>(),
-                                              a.data<T>(), dw.data<Sum<T>>(), dw.accumulate});
+            for (const StackRun& run : runs_of(dw.matrices.get(), groups)) {
+              kernels::grouped_gemm_trans_a<T>(
+                  {run.count, offsets->data() + run.first, out, in, g.data<T>(), a.data<T>(),
+                   dw.data<Sum<T>>() + run.place * out * in, dw.accumulate});
+            }
           }
         });
       });

@@ -145,6 +145,18 @@ void for_each_field(T& c, auto&& f) {
   f("keep_batches", c.keep_batches);
 }
 
+template <Is<FinetuneRecipe> T>
+void for_each_field(T& c, auto&& f) {
+  f("method", c.method);
+  f("frozen", c.frozen);
+  f("balance_losses", c.balance_losses);
+  f("experts_file", c.experts_file);
+  f("score", c.score);
+  f("threshold", c.threshold);
+  f("average", c.average);
+  f("score_tokens", c.score_tokens);
+}
+
 template <Is<Recipe> T>
 void for_each_field(T& c, auto&& f) {
   f("model", c.model);
@@ -152,6 +164,7 @@ void for_each_field(T& c, auto&& f) {
   f("optim", c.optim);
   f("train", c.train);
   f("guard", c.guard);
+  f("finetune", c.finetune);
 }
 
 }  // namespace quern::internal

@@ -67,6 +67,10 @@ guard {
   on_bad_step: "halt" max_consecutive_skips: 3 on_spike: "rollback" spike_zscore: 6
   spike_window: 64 keep_batches: 4
 }
+finetune {
+  method: "experts" frozen: "*.norm.*" frozen: "b" balance_losses: true experts_file: "e.json"
+  score: "gate" threshold: 0.1 average: "token" score_tokens: 1000
+}
 )";
 
 // The shortest valid recipe.
