@@ -11,6 +11,7 @@ namespace quern {
 
 Gqa::Gqa(const ModelConfig& c, const std::string& name, DType dtype)
     : name(name),
+      dtype(dtype),
       heads(c.num_attention_heads),
       kv_heads(head_shape(c).kv_heads),
       head_dim(head_shape(c).key),
@@ -40,8 +41,8 @@ Var Gqa::forward(Tape& tape, const Var& x, const AttentionContext& context) cons
   const Var out = ops::grouped_query_attention(
       tape, ops::reshape(tape, q, {batch, seq, heads, head_dim}),
       ops::reshape(tape, k, {batch, seq, kv_heads, head_dim}),
-      ops::reshape(tape, v, {batch, seq, kv_heads, head_dim}), context.first_key,
-      scale);  // [batch, seq, heads * head_dim]
+      ops::reshape(tape, v, {batch, seq, kv_heads, head_dim}), context.first_key, scale,
+      dtype);  // [batch, seq, heads * head_dim]
   return o_proj.forward(tape, ops::reshape(tape, out, {batch * seq, heads * head_dim}));
 }
 

@@ -29,6 +29,7 @@ struct Gqa {
   void visit(const ParamVisitor& visitor);
 
   std::string name;
+  DType dtype;
   i64 heads, kv_heads, head_dim;
   double scale;
   Linear q_proj;  // hidden_size -> heads * head_dim

@@ -15,6 +15,7 @@ constexpr double kLatentNormEps = 1e-6;
 
 Mla::Mla(const ModelConfig& c, const std::string& name, DType dtype)
     : name(name),
+      dtype(dtype),
       heads(c.num_attention_heads),
       nope(c.qk_nope_head_dim),
       rope_dim(c.qk_rope_head_dim),
@@ -65,7 +66,7 @@ Var Mla::forward(Tape& tape, const Var& x, const AttentionContext& context) cons
       ops::mla_attention(tape, ops::reshape(tape, q, {batch, seq, heads, nope + rope_dim}),
                          ops::reshape(tape, kv, {batch, seq, heads, nope + value}),
                          ops::reshape(tape, keys.k_rope, {batch, seq, rope_dim}), context.first_key,
-                         scale);  // [batch, seq, heads * value]
+                         scale, dtype);  // [batch, seq, heads * value]
   return o_proj.forward(tape, ops::reshape(tape, out, {batch * seq, heads * value}));
 }
 

@@ -26,6 +26,7 @@ struct Mla {
   void visit(const ParamVisitor& visitor);
 
   std::string name;
+  DType dtype;
   i64 heads, nope, rope_dim, value, latent;
   double scale;
   bool compress_queries;

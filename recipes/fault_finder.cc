@@ -38,6 +38,7 @@ std::string place_text(const Tensor& tensor, i64 element) {
 }  // namespace
 
 std::string first_bad_element(const Tensor& tensor) {
+  if (tensor.dtype() == DType::bf16) return first_bad_element(tensor.cast(DType::f32));
   const i64 element = first_bad(tensor);
   return element == kNone ? "" : place_text(tensor, element);
 }

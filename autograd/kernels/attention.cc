@@ -30,6 +30,41 @@ Eigen::Map<const Array<T>> row(const T* x, i64 n) {
   return {x, n};
 }
 
+template <class From, class To>
+void copy_row(const From* __restrict x, To* __restrict y, i64 n) {
+  for (i64 i = 0; i < n; ++i) y[i] = To(x[i]);
+}
+
+// Numbers as they were summed, as operands of a product: they themselves, or rounded to `rounded`.
+template <class T>
+const T* as_operand(const T* x, T*, i64) {
+  return x;
+}
+inline const bf16* as_operand(const float* x, bf16* rounded, i64 n) {
+  copy_row(x, rounded, n);
+  return rounded;
+}
+
+// What a task works in, in one piece of the heap: room in sums and room in operands.
+template <class T>
+struct Scratch {
+  Scratch(i64 sums, i64 operands) : memory(sums + operands) {
+    sum = memory.data();
+    operand = reinterpret_cast<T*>(sum + sums);
+  }
+  Sum<T>* sums(i64 n) {
+    sum += n;
+    return sum - n;
+  }
+  T* operands(i64 n) {
+    operand += n;
+    return operand - n;
+  }
+  Array<Sum<T>> memory;
+  Sum<T>* sum;
+  T* operand;
+};
+
 // Queries [begin, end) of a sequence; all keys that any of them sees are in [first_key, end).
 struct Block {
   i64 begin, end, first_key;
@@ -68,16 +103,16 @@ struct Head {
   // keys: [seq, nope + rope], both parts of each key side by side
   void gather_keys(T* keys) const {
     for (i64 j = 0; j < a.seq; ++j) {
-      row(keys + j * key_dim(), a.nope) = row(a.k.data + k_at(j), a.nope);
-      row(keys + j * key_dim() + a.nope, a.rope) = row(a.k_rope + k_rope_at(j), a.rope);
+      copy_row(a.k.data + k_at(j), keys + j * key_dim(), a.nope);
+      copy_row(a.k_rope + k_rope_at(j), keys + j * key_dim() + a.nope, a.rope);
     }
   }
 
   // s: [queries, keys] of the block. Those that are masked are computed too, and never read.
-  void scores(const Block& block, const T* keys, T* s) const {
-    block_product<T>(block.queries(), block.keys(), key_dim(), T(a.scale), a.q + q_at(block.begin),
-                     q_step(), false, keys + block.first_key * key_dim(), key_dim(), true, s,
-                     block.keys(), false);
+  void scores(const Block& block, const T* keys, Sum<T>* s) const {
+    block_product<T>(block.queries(), block.keys(), key_dim(), Sum<T>(a.scale),
+                     a.q + q_at(block.begin), q_step(), false, keys + block.first_key * key_dim(),
+                     key_dim(), true, s, block.keys(), false);
   }
 
   const Attention<T>& a;
@@ -86,61 +121,81 @@ struct Head {
 
 // Zeroes what query i of the block does not see in its row; f(visible part, its first column).
 template <class T, class F>
-void over_visible(const Head<T>& head, const Block& block, i64 i, T* s, F&& f) {
+void over_visible(const Head<T>& head, const Block& block, i64 i, Sum<T>* s, F&& f) {
   const i64 begin = head.first_key(i) - block.first_key, end = i + 1 - block.first_key;
-  T* r = s + (i - block.begin) * block.keys();
+  Sum<T>* r = s + (i - block.begin) * block.keys();
   row(r, begin).setZero();
   row(r + end, block.keys() - end).setZero();
   f(row(r + begin, end - begin), begin);
 }
 
+// s, out: [queries, keys] and [queries, value], and rounded as much as s, to work in.
 template <class T>
-void forward_block(const Head<T>& head, const Block& block, const T* keys, T* s) {
+void forward_block(const Head<T>& head, const Block& block, const T* keys, Sum<T>* s, Sum<T>* out,
+                   T* rounded) {
+  using S = Sum<T>;
   const Attention<T>& a = head.a;
-  T inverse_sum[kBlock];
+  S inverse_sum[kBlock];
   head.scores(block, keys, s);
   for (i64 i = block.begin; i < block.end; ++i) {
     over_visible(head, block, i, s, [&](auto p, i64) {
-      const T largest = p.maxCoeff();
+      const S largest = p.maxCoeff();
       p = (p - largest).exp();
-      const T sum = p.sum();
-      a.log_sum_exp[head.log_sum_exp_at(i)] = largest + T(log(double(sum)));
-      inverse_sum[i - block.begin] = T(1) / sum;
+      const S sum = p.sum();
+      a.log_sum_exp[head.log_sum_exp_at(i)] = largest + S(log(double(sum)));
+      inverse_sum[i - block.begin] = S(1) / sum;
     });
   }
-  block_product<T>(block.queries(), a.value, block.keys(), T(1), s, block.keys(), false,
-                   a.v.data + head.v_at(block.first_key), a.v.token_step, false,
-                   a.out + head.out_at(block.begin), head.out_step(), false);
+  block_product<T>(block.queries(), a.value, block.keys(), S(1),
+                   as_operand(s, rounded, block.queries() * block.keys()), block.keys(), false,
+                   a.v.data + head.v_at(block.first_key), a.v.token_step, false, out, a.value,
+                   false);
   for (i64 i = block.begin; i < block.end; ++i) {
-    row(a.out + head.out_at(i), a.value) *= inverse_sum[i - block.begin];
+    auto result = row(out + (i - block.begin) * a.value, a.value);
+    result *= inverse_sum[i - block.begin];
+    copy_row(result.data(), a.out + head.out_at(i), a.value);
   }
 }
 
-// p and ds: [queries, keys] scratch. dkeys: [seq, nope + rope], added to, as is dv.
+// What backward_block works in: [queries, keys] twice, [queries, value] twice.
+template <class T>
+struct BackwardBuffers {
+  Sum<T>*p, *ds, *out;
+  T *rounded, *dout;
+};
+
+// dkeys: [seq, nope + rope], added to, as is dv.
 template <class T>
 void backward_block(const AttentionBackward<T>& b, const Head<T>& head, const Block& block,
-                    const T* keys, T* dkeys, T* p, T* ds) {
+                    const T* keys, Sum<T>* dkeys, const BackwardBuffers<T>& buffers) {
+  using S = Sum<T>;
   const Attention<T>& a = b.forward;
   const i64 queries = block.queries(), n = block.keys(), key_dim = head.key_dim();
-  const T* dout = b.dout + head.out_at(block.begin);
+  S *const p = buffers.p, *const ds = buffers.ds;
+  for (i64 i = block.begin; i < block.end; ++i) {
+    copy_row(b.dout + head.out_at(i), buffers.dout + (i - block.begin) * a.value, a.value);
+  }
   head.scores(block, keys, p);
-  block_product<T>(queries, n, a.value, T(1), dout, head.out_step(), false,
+  block_product<T>(queries, n, a.value, S(1), buffers.dout, a.value, false,
                    a.v.data + head.v_at(block.first_key), a.v.token_step, true, ds, n, false);
   for (i64 i = block.begin; i < block.end; ++i) {
-    const T delta =
-        (row(b.dout + head.out_at(i), a.value) * row(a.out + head.out_at(i), a.value)).sum();
-    const T log_sum_exp = a.log_sum_exp[head.log_sum_exp_at(i)];
+    copy_row(a.out + head.out_at(i), buffers.out, a.value);
+    const S delta = (row(b.dout + head.out_at(i), a.value) * row(buffers.out, a.value)).sum();
+    const S log_sum_exp = a.log_sum_exp[head.log_sum_exp_at(i)];
     over_visible(head, block, i, p,
                  [&](auto visible, i64) { visible = (visible - log_sum_exp).exp(); });
     over_visible(head, block, i, ds, [&](auto visible, i64 column) {
       visible = (visible - delta) * row(p + (i - block.begin) * n + column, visible.size());
     });
   }
-  block_product<T>(n, a.value, queries, T(1), p, n, true, dout, head.out_step(), false,
-                   b.dv + head.v_at(block.first_key), a.v.token_step, true);
-  block_product<T>(queries, key_dim, n, T(a.scale), ds, n, false, keys + block.first_key * key_dim,
-                   key_dim, false, b.dq + head.q_at(block.begin), head.q_step(), b.add_dq);
-  block_product<T>(n, key_dim, queries, T(a.scale), ds, n, true, a.q + head.q_at(block.begin),
+  block_product<T>(n, a.value, queries, S(1), as_operand(p, buffers.rounded, queries * n), n, true,
+                   buffers.dout, a.value, false, b.dv + head.v_at(block.first_key), a.v.token_step,
+                   true);
+  const T* dscores = as_operand(ds, buffers.rounded, queries * n);
+  block_product<T>(queries, key_dim, n, S(a.scale), dscores, n, false,
+                   keys + block.first_key * key_dim, key_dim, false, b.dq + head.q_at(block.begin),
+                   head.q_step(), b.add_dq);
+  block_product<T>(n, key_dim, queries, S(a.scale), dscores, n, true, a.q + head.q_at(block.begin),
                    head.q_step(), false, dkeys + block.first_key * key_dim, key_dim, true);
 }
 
@@ -150,8 +205,13 @@ void backward_group(const AttentionBackward<T>& b, i64 sequence, i64 kv_head) {
   const Attention<T>& a = b.forward;
   const i64 group = a.heads / a.kv_heads, key_dim = a.nope + a.rope, all_keys = a.seq * key_dim;
   const Head<T> first(a, sequence, kv_head * group);
-  Array<T> scratch(2 * all_keys + 2 * kBlock * a.seq);
-  T *keys = scratch.data(), *dkeys = keys + all_keys, *p = dkeys + all_keys;
+  const i64 scores = kBlock * a.seq, values = kBlock * a.value;
+  Scratch<T> scratch(all_keys + 2 * scores + a.value, all_keys + scores + values);
+  T* const keys = scratch.operands(all_keys);
+  Sum<T>* const dkeys = scratch.sums(all_keys);
+  const BackwardBuffers<T> buffers{scratch.sums(scores), scratch.sums(scores),
+                                   scratch.sums(a.value), scratch.operands(scores),
+                                   scratch.operands(values)};
   first.gather_keys(keys);
   row(dkeys, all_keys).setZero();
   for (i64 j = 0; j < a.seq; ++j) {
@@ -161,7 +221,7 @@ void backward_group(const AttentionBackward<T>& b, i64 sequence, i64 kv_head) {
   for (i64 h = 0; h < group; ++h) {
     const Head<T> head(a, sequence, kv_head * group + h);
     for (i64 begin = 0; begin < a.seq; begin += kBlock) {
-      backward_block(b, head, head.block(begin), keys, dkeys, p, p + kBlock * a.seq);
+      backward_block(b, head, head.block(begin), keys, dkeys, buffers);
     }
   }
   const i64 tokens = a.batch * a.seq;
@@ -178,11 +238,13 @@ template <class T>
 void attention(const Attention<T>& a) {
   parallel_for(a.batch * a.heads, [&](i64 task) {
     const Head<T> head(a, task / a.heads, task % a.heads);
-    const i64 all_keys = a.seq * head.key_dim();
-    Array<T> scratch(all_keys + kBlock * a.seq);
-    head.gather_keys(scratch.data());
+    const i64 all_keys = a.seq * head.key_dim(), scores = kBlock * a.seq;
+    Scratch<T> scratch(scores + kBlock * a.value, all_keys + scores);
+    T *const keys = scratch.operands(all_keys), *const rounded = scratch.operands(scores);
+    Sum<T>*const s = scratch.sums(scores), *const out = scratch.sums(kBlock * a.value);
+    head.gather_keys(keys);
     for (i64 begin = 0; begin < a.seq; begin += kBlock) {
-      forward_block(head, head.block(begin), scratch.data(), scratch.data() + all_keys);
+      forward_block(head, head.block(begin), keys, s, out, rounded);
     }
   });
 }
@@ -201,5 +263,6 @@ void attention_backward(const AttentionBackward<T>& b) {
 }
 
 QUERN_ATTENTION_KERNELS(QUERN_INSTANTIATE)
+QUERN_ATTENTION_KERNELS(QUERN_INSTANTIATE_BF16)
 
 }  // namespace quern::kernels::QUERN_TIER

@@ -23,7 +23,7 @@ struct HeadRows {
 //   out: [batch, seq, heads, value]       query head h reads head h / (heads / kv_heads) of k and v
 //   first_key: [batch, seq], the first position of a query's own document; null counts as zeros
 //   log_sum_exp: [batch, heads, seq], of the scaled scores, kept for backward
-// q, k_rope and out are packed.
+// q, k_rope and out are packed. With T = bf16 that is what products read, sums are f32.
 template <class T>
 struct Attention {
   i64 batch, seq, heads, kv_heads, nope, rope, value;
@@ -33,7 +33,7 @@ struct Attention {
   const T* k_rope;
   const i32* first_key;
   T* out;
-  T* log_sum_exp;
+  Sum<T>* log_sum_exp;
 };
 
 // Gradients of q, k, v and k_rope, each overwritten or added to; those of k and v lie as k and v
@@ -42,16 +42,16 @@ struct Attention {
 template <class T>
 struct AttentionBackward {
   Attention<T> forward;  // with out and log_sum_exp as they were computed
-  const T* dout;
-  T* dq;
+  const Sum<T>* dout;
+  Sum<T>* dq;
   bool add_dq;
-  T* dk;
+  Sum<T>* dk;
   bool add_dk;
-  T* dv;
+  Sum<T>* dv;
   bool add_dv;
-  T* dk_rope;
+  Sum<T>* dk_rope;
   bool add_dk_rope;
-  T* dk_rope_heads;
+  Sum<T>* dk_rope_heads;
 };
 
 template <class T>

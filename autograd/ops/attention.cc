@@ -2,7 +2,7 @@
 #include "quern/autograd/ops/attention.h"
 
 #include "quern/autograd/kernels/attention.h"
-#include "quern/autograd/ops/checks.h"
+#include "quern/autograd/ops/internal/operand.h"
 
 namespace quern::ops {
 namespace {
@@ -58,7 +58,8 @@ void check_first_key(const char* op, const Tensor& first_key, i64 batch, i64 seq
 
 // Where the gradient of an input goes; somewhere to be forgotten if nobody wants it.
 GradTarget target(Grads& d, int input, const Tensor& value) {
-  return d.wants(input) ? d.into(input) : GradTarget{Tensor::like(value), false};
+  return d.wants(input) ? d.into(input)
+                        : GradTarget{Tensor::empty(value.shape(), sum_type(value.dtype())), false};
 }
 
 // Both operations: inputs q, `second` and `third`, which are kv and k_rope of MLA, or k and v.
@@ -91,8 +92,8 @@ struct Attention {
   explicit Attention(Inputs inputs)
       : in(std::move(inputs)),
         out(Tensor::empty({in.batch, in.seq, in.heads * in.value}, in.q.dtype())),
-        log_sum_exp(Tensor::empty({in.batch, in.heads, in.seq}, in.q.dtype())) {
-    for_float_type(out, [&]<class T>() { kernels::attention(arguments<T>()); });
+        log_sum_exp(Tensor::empty({in.batch, in.heads, in.seq}, sum_type(in.q.dtype()))) {
+    for_operand_type(out, [&]<class T>() { kernels::attention(arguments<T>()); });
   }
 
   template <class T>
@@ -113,18 +114,19 @@ struct Attention {
             .k_rope = k_rope,
             .first_key = in.first_key.defined() ? in.first_key.data<i32>() : nullptr,
             .out = out.data<T>(),
-            .log_sum_exp = log_sum_exp.data<T>()};
+            .log_sum_exp = log_sum_exp.data<Sum<T>>()};
   }
 
   void backward(const Tensor& dy, Grads& d) const {
     const GradTarget dq = target(d, 0, in.q), second = target(d, 1, in.second),
                      third = target(d, 2, in.third);
     const Tensor dk_heads = Tensor::empty({in.kv_heads, in.batch, in.seq, in.rope}, dy.dtype());
-    for_float_type(dy, [&]<class T>() {
-      const auto [dk, dv, dk_rope] = keys_and_values(in, second.data<T>(), third.data<T>());
+    for_operand_type(out, [&]<class T>() {
+      using S = Sum<T>;
+      const auto [dk, dv, dk_rope] = keys_and_values(in, second.data<S>(), third.data<S>());
       kernels::attention_backward<T>({.forward = arguments<T>(),
-                                      .dout = dy.data<T>(),
-                                      .dq = dq.data<T>(),
+                                      .dout = dy.data<S>(),
+                                      .dq = dq.data<S>(),
                                       .add_dq = dq.accumulate,
                                       .dk = dk.data,
                                       .add_dk = second.accumulate,
@@ -132,7 +134,7 @@ struct Attention {
                                       .add_dv = in.mla ? second.accumulate : third.accumulate,
                                       .dk_rope = dk_rope,
                                       .add_dk_rope = third.accumulate,
-                                      .dk_rope_heads = dk_heads.data<T>()});
+                                      .dk_rope_heads = dk_heads.data<S>()});
     });
   }
 
@@ -143,7 +145,7 @@ struct Attention {
 }  // namespace
 
 Var grouped_query_attention(Tape& tape, const Var& q, const Var& k, const Var& v,
-                            const Tensor& first_key, double scale) {
+                            const Tensor& first_key, double scale, DType operands) {
   check_grouped(q.value(), k.value(), v.value());
   check_first_key(kGrouped, first_key, q.dim(0), q.dim(1));
   const Attention attention({.mla = false,
@@ -155,16 +157,16 @@ Var grouped_query_attention(Tape& tape, const Var& q, const Var& k, const Var& v
                              .rope = 0,
                              .value = v.dim(3),
                              .scale = scale,
-                             .q = q.value(),
-                             .second = k.value(),
-                             .third = v.value(),
+                             .q = in_type(q.value(), operands),
+                             .second = in_type(k.value(), operands),
+                             .third = in_type(v.value(), operands),
                              .first_key = first_key});
   return tape.record("grouped_query_attention", {q, k, v}, attention.out,
                      [attention](const Tensor& dy, Grads& d) { attention.backward(dy, d); });
 }
 
 Var mla_attention(Tape& tape, const Var& q, const Var& kv, const Var& k_rope,
-                  const Tensor& first_key, double scale) {
+                  const Tensor& first_key, double scale, DType operands) {
   check_mla(q.value(), kv.value(), k_rope.value());
   check_first_key(kMla, first_key, q.dim(0), q.dim(1));
   const i64 rope = k_rope.dim(2), nope = q.dim(3) - rope;
@@ -177,9 +179,9 @@ Var mla_attention(Tape& tape, const Var& q, const Var& kv, const Var& k_rope,
                              .rope = rope,
                              .value = kv.dim(3) - nope,
                              .scale = scale,
-                             .q = q.value(),
-                             .second = kv.value(),
-                             .third = k_rope.value(),
+                             .q = in_type(q.value(), operands),
+                             .second = in_type(kv.value(), operands),
+                             .third = in_type(k_rope.value(), operands),
                              .first_key = first_key});
   return tape.record("mla_attention", {q, kv, k_rope}, attention.out,
                      [attention](const Tensor& dy, Grads& d) { attention.backward(dy, d); });

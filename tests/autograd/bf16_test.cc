@@ -5,6 +5,7 @@
 #include <cmath>
 #include <limits>
 
+#include "quern/autograd/ops/attention.h"
 #include "quern/autograd/ops/elementwise.h"
 #include "quern/autograd/ops/loss.h"
 #include "quern/autograd/ops/matmul.h"
@@ -177,6 +178,62 @@ TEST(Bf16, TheHeadsGradientsAreThoseOfRoundedOperands) {
   };
   expect_close(tape.grad(x), exact.grad(y));
   expect_close(head.grad, wide.grad);
+}
+
+double relative_distance(const Tensor& a, const Tensor& b) {
+  const Tensor x = a.cast(DType::f64), y = b.cast(DType::f64);
+  double difference = 0, size = 0;
+  for (i64 i = 0; i < x.numel(); ++i) {
+    difference += std::pow(x.data<double>()[i] - y.data<double>()[i], 2);
+    size += std::pow(y.data<double>()[i], 2);
+  }
+  return std::sqrt(difference / size);
+}
+
+// Attention in bf16 against that in double of the same rounded inputs: what is left is the rounding
+// of probabilities and of the result, then of dout, dscores and the result's part in them, each by
+// up to 2^-9.
+void expect_attention(bool mla, i64 seq) {
+  const i64 batch = 2, heads = 4, nope = 13, rope = 6, value = 11;
+  const Shape q_shape{batch, seq, heads, nope + rope};
+  const std::vector<Shape> shapes =
+      mla ? std::vector<Shape>{q_shape, {batch, seq, heads, nope + value}, {batch, seq, rope}}
+          : std::vector<Shape>{q_shape, {batch, seq, 2, nope + rope}, {batch, seq, 2, value}};
+  Tensor first_key = Tensor::zeros({batch, seq}, DType::i32);
+  for (i64 t = seq / 3; t < seq; ++t) first_key.data<i32>()[t] = i32(seq / 3);
+  const Tensor dy = random_tensor({batch, seq, heads * value}, DType::f32, 9);
+  const auto run = [&](bool exact) {
+    std::vector<Var> in;
+    std::vector<Tensor> results;
+    Tape tape;
+    for (size_t i = 0; i < 3; ++i) {
+      const Tensor x = random_tensor(shapes[i], DType::f32, i + 1);
+      in.push_back(tape.input(exact ? rounded(x) : x));
+    }
+    const DType type = exact ? DType::f64 : DType::bf16;
+    const Var y =
+        mla ? ops::mla_attention(tape, in[0], in[1], in[2], first_key, 0.3, type)
+            : ops::grouped_query_attention(tape, in[0], in[1], in[2], first_key, 0.3, type);
+    const Tensor seed = exact ? dy.cast(DType::f64) : dy;
+    tape.backward(std::span(&y, 1), std::span(&seed, 1));
+    results.push_back(y.value());
+    for (const Var& x : in) results.push_back(tape.grad(x));
+    return results;
+  };
+  const std::vector<Tensor> mixed = run(false), exact = run(true);
+  EXPECT_EQ(mixed[0].dtype(), DType::bf16);
+  EXPECT_LE(relative_distance(mixed[0], exact[0]), 2 * std::ldexp(1.0, -9));
+  for (size_t i = 1; i < 4; ++i) {
+    EXPECT_EQ(mixed[i].dtype(), DType::f32);
+    EXPECT_LE(relative_distance(mixed[i], exact[i]), 4 * std::ldexp(1.0, -9)) << i;
+  }
+}
+
+TEST(Bf16, AttentionRoundsItsOperandsAlone) {
+  for (const i64 seq : {5, 64, 150}) {
+    expect_attention(true, seq);
+    expect_attention(false, seq);
+  }
 }
 
 TEST(Bf16, CastingRoundsToNearestEven) {

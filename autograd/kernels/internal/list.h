@@ -37,6 +37,7 @@
 
 // Those that exist for bf16 too.
 #define QUERN_BF16_KERNELS(X) \
+  QUERN_ATTENTION_KERNELS(X)  \
   QUERN_GEMM_KERNELS(X)       \
   X(gather_rows, GatherRows)  \
   X(weighted_swiglu_backward, WeightedSwigluBackward)
