@@ -17,24 +17,39 @@ namespace {
 constexpr i64 kRowChunk = 64;
 constexpr double kExemptShare = 0.1;  // DeepSeek-V2, arXiv:2405.04434, section 2.2.4
 
-double mean_entropy(const Tensor& scores) {
-  double sum = 0;
+// Of rows taken as shares of their sums. A softmax has its logits instead, with one logarithm a
+// row.
+template <class T>
+double entropy_of(const T* scores, const T* logits, i64 experts) {
+  if (logits != nullptr) {
+    const i64 best = std::max_element(logits, logits + experts) - logits;
+    double entropy = -std::log(double(scores[best]));
+    for (i64 e = 0; e < experts; ++e)
+      entropy -= double(scores[e]) * double(logits[e] - logits[best]);
+    return entropy;
+  }
+  const double total = double(std::accumulate(scores, scores + experts, T(0)));
+  double entropy = 0;
+  for (i64 e = 0; e < experts; ++e) {
+    const double p = double(scores[e]) / total;
+    if (p > 0) entropy -= p * std::log(p);
+  }
+  return entropy;
+}
+
+// logits: those that scores are a softmax of, or nothing
+double mean_entropy(const Tensor& scores, const Tensor& logits) {
+  const i64 tokens = scores.dim(0), experts = scores.dim(1);
+  std::vector<double> entropy(static_cast<size_t>(tokens));
   for_float_type(scores, [&]<class T>() {
-    const i64 tokens = scores.dim(0), experts = scores.dim(1);
-    std::vector<double> entropy(static_cast<size_t>(tokens));
     parallel_chunks(tokens, kRowChunk, [&](i64 begin, i64 end) {
       for (i64 t = begin; t < end; ++t) {
-        const T* s = scores.data<T>() + t * experts;
-        const double total = double(std::accumulate(s, s + experts, T(0)));
-        for (i64 e = 0; e < experts; ++e) {
-          const double p = double(s[e]) / total;
-          if (p > 0) entropy[size_t(t)] -= p * std::log(p);
-        }
+        const T* z = logits.defined() ? logits.data<T>() + t * experts : nullptr;
+        entropy[size_t(t)] = entropy_of<T>(scores.data<T>() + t * experts, z, experts);
       }
     });
-    sum = std::accumulate(entropy.begin(), entropy.end(), 0.0) / double(tokens);
   });
-  return sum;
+  return std::accumulate(entropy.begin(), entropy.end(), 0.0) / double(tokens);
 }
 
 double total(const Tensor& t) {
@@ -158,7 +173,10 @@ Routing Router::route(Tape& tape, const Var& x, const RoutingContext& context) c
     out.stats.figures.z_loss = z.item();
   }
   out.stats.aux_loss = out.aux_loss.item();
-  if (context.step) out.stats.figures.gate_entropy = mean_entropy(scores.value());
+  if (context.step) {
+    out.stats.figures.gate_entropy =
+        mean_entropy(scores.value(), noaux_tc ? Tensor() : logits.value());
+  }
   return out;
 }
 

@@ -3,7 +3,7 @@
 
 #include <algorithm>
 #include <limits>
-#include <numeric>
+#include <span>
 #include <vector>
 
 #include "quern/autograd/kernels/parallel.h"
@@ -14,14 +14,19 @@ namespace {
 
 constexpr i64 kRowChunk = 64;
 
-// The indices of the `count` largest of values, largest first, ties to the lowest index.
+// The indices of the order.size() largest of values, largest first, ties to the lowest index. Few
+// of them are sought among many, so each value is compared with the least of the best so far.
 template <class T>
-void largest(std::span<const T> values, i64 count, std::span<i32> order) {
-  std::iota(order.begin(), order.end(), 0);
-  std::partial_sort(order.begin(), order.begin() + count, order.end(), [&](i32 a, i32 b) {
-    const T u = values[size_t(a)], v = values[size_t(b)];
-    return u > v || (u == v && a < b);
-  });
+void largest(std::span<const T> values, std::span<i32> order) {
+  size_t found = 0;
+  for (size_t i = 0; i < values.size(); ++i) {
+    if (found == order.size() && !(values[i] > values[size_t(order[found - 1])])) continue;
+    size_t place = found == order.size() ? found - 1 : found++;
+    for (; place > 0 && values[i] > values[size_t(order[place - 1])]; --place) {
+      order[place] = order[place - 1];
+    }
+    order[place] = i32(i);
+  }
 }
 
 template <class T>
@@ -42,10 +47,11 @@ void keep_best_groups(std::span<T> scores, const ChoiceRule& rule) {
   for (size_t first = 0; first < scores.size(); first += size) {
     worth.push_back(group_score<T>(scores.subspan(first, size), rule.group_score));
   }
-  std::vector<i32> order(worth.size());
-  largest<T>(worth, rule.topk_group, order);
-  for (auto g = order.begin() + rule.topk_group; g != order.end(); ++g) {
-    std::ranges::fill(scores.subspan(size_t(*g) * size, size), -std::numeric_limits<T>::infinity());
+  std::vector<i32> best(static_cast<size_t>(rule.topk_group));
+  largest<T>(worth, best);
+  for (i32 g = 0; g < i32(rule.n_group); ++g) {
+    if (std::ranges::find(best, g) != best.end()) continue;
+    std::ranges::fill(scores.subspan(size_t(g) * size, size), -std::numeric_limits<T>::infinity());
   }
 }
 
@@ -71,14 +77,12 @@ Tensor top_k_columns(const Tensor& scores, const ChoiceRule& rule) {
   for_float_type(scores, [&]<class T>() {
     const T* bias = rule.bias.defined() ? rule.bias.data<T>() : nullptr;
     parallel_chunks(tokens, kRowChunk, [&](i64 begin, i64 end) {
-      std::vector<i32> order(static_cast<size_t>(experts));
       std::vector<T> row(static_cast<size_t>(experts));
       for (i64 t = begin; t < end; ++t) {
         std::copy_n(scores.data<T>() + t * experts, experts, row.begin());
         for (i64 e = 0; bias != nullptr && e < experts; ++e) row[size_t(e)] += bias[e];
         if (rule.n_group > 1) keep_best_groups<T>(row, rule);
-        largest<T>(row, rule.top_k, order);
-        std::copy_n(order.begin(), rule.top_k, ids.data<i32>() + t * rule.top_k);
+        largest<T>(row, std::span(ids.data<i32>() + t * rule.top_k, size_t(rule.top_k)));
       }
     });
   });

@@ -3,11 +3,14 @@
 // fails when an operation has none.
 #include <gtest/gtest.h>
 
+#include <algorithm>
+#include <cmath>
 #include <filesystem>
 #include <fstream>
 #include <functional>
 #include <map>
 #include <memory>
+#include <numeric>
 #include <regex>
 #include <set>
 #include <sstream>
@@ -180,6 +183,26 @@ TEST(TopK, TiesGoToTheLowestColumnAndGroupsLimit) {
   EXPECT_EQ(values(ops::top_k_columns(s, {.top_k = 3})), (std::vector<i32>{1, 2, 6}));
   EXPECT_EQ(values(ops::top_k_columns(s, {.top_k = 3, .n_group = 4, .topk_group = 2})),
             (std::vector<i32>{1, 2, 0}));
+}
+
+// Against a sort of all columns, with many ties.
+TEST(TopK, AreTheFirstOfAllInOrder) {
+  for (const i64 experts : {1, 7, 64}) {
+    const Tensor s = random_tensor({50, experts});
+    for (double& x : s.span<double>()) x = std::round(3 * x);
+    for (const i64 top_k : {i64{1}, std::min<i64>(6, experts), experts}) {
+      const Tensor chosen = ops::top_k_columns(s, {.top_k = top_k});
+      for (i64 t = 0; t < 50; ++t) {
+        const double* row = s.data<double>() + t * experts;
+        std::vector<i32> order(static_cast<size_t>(experts));
+        std::iota(order.begin(), order.end(), 0);
+        std::stable_sort(order.begin(), order.end(), [&](i32 a, i32 b) { return row[a] > row[b]; });
+        for (i64 k = 0; k < top_k; ++k) {
+          ASSERT_EQ(chosen.data<i32>()[t * top_k + k], order[size_t(k)]) << experts << " " << t;
+        }
+      }
+    }
+  }
 }
 
 // Groups {0.9, 0.1}, {0.6, 0.5}, {0.0, 0.0}: by its best score the first wins, by the sum of two

@@ -134,6 +134,23 @@ TEST(Router, FiguresAreWhatTheLogitsSay) {
               c.aux_loss_alpha * expert + 0.3 * device + 0.2 * communication + 0.01 * z, 1e-12);
 }
 
+// Sigmoid scores as shares of their sum.
+TEST(Router, TheEntropyOfTheThirdGeneration) {
+  const ModelConfig c = noaux_tc(toy_config());
+  const Routing out =
+      route(random_router(c), random_tensor({kTokens, c.hidden_size}), training(kSequences));
+  double entropy = 0;
+  for (i64 t = 0; t < kTokens; ++t) {
+    std::vector<double> s;
+    for (const double z : out.stats.logits.rows(t, t + 1).span<double>()) {
+      s.push_back(1 / (1 + std::exp(-z)));
+    }
+    const double total = std::accumulate(s.begin(), s.end(), 0.0);
+    for (const double x : s) entropy -= x / total * std::log(x / total) / kTokens;
+  }
+  EXPECT_NEAR(out.stats.figures.gate_entropy, entropy, 1e-12);
+}
+
 // An untrained router sees all experts alike: each loss is its alpha, whoever is chosen.
 TEST(Router, EvenScoresCostTheirAlphas) {
   ModelConfig c = toy_config();
