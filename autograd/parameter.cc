@@ -25,6 +25,10 @@ const char* name_of(ParamKind kind) {
       return "shared_expert";
     case ParamKind::routed_expert:
       return "routed_expert";
+    case ParamKind::low_rank_a:
+      return "low_rank_a";
+    case ParamKind::low_rank_b:
+      return "low_rank_b";
   }
   return "?";
 }

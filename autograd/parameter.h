@@ -19,10 +19,14 @@ enum class ParamKind {
   dense_ffn,
   router,
   shared_expert,
-  routed_expert
+  routed_expert,
+  low_rank_a,
+  low_rank_b
 };
 
 const char* name_of(ParamKind kind);
+
+struct LowRank;  // quern/layers/low_rank.h
 
 // Value and gradient may be views of a larger stack (the experts of a layer): then the stack and
 // its slices share `grad_written`, which says whether the gradient holds anything yet.
@@ -55,6 +59,7 @@ struct Parameter {
   bool trainable = true;
   std::shared_ptr<const std::vector<i64>> trained;  // of a stack: the matrices; null: all of them
   Tensor image;  // the value rounded to bf16, which products then read; or nothing
+  std::shared_ptr<LowRank> update;  // trained beside the value, or nothing
   std::shared_ptr<bool> grad_written = std::make_shared<bool>(false);
 };
 

@@ -4,6 +4,7 @@
 
 #include "quern/autograd/ops/matmul.h"
 #include "quern/autograd/ops/norm.h"
+#include "quern/layers/low_rank.h"
 
 namespace quern {
 
@@ -14,7 +15,8 @@ struct Linear {
       : weight(name + ".weight", {out, in}, kind, dtype) {}
 
   Var forward(Tape& tape, const Var& x) const {
-    return ops::linear(tape, x, tape.parameter(weight));
+    const Var y = ops::linear(tape, x, tape.parameter(weight));
+    return with_update(tape, y, x, weight);
   }
   void visit(const ParamVisitor& visitor) { visitor(weight); }
 

@@ -25,7 +25,9 @@ Mlp::Mlp(const std::string& name, i64 hidden, i64 width, ParamKind kind, DType d
 
 Var Mlp::forward(Tape& tape, const Var& x) const {
   const Tape::Scope scope(tape, name);
-  const Var gate_and_up = ops::linear(tape, x, tape.parameter(gate_up));  // [tokens, 2 * width]
+  Var gate_and_up = ops::linear(tape, x, tape.parameter(gate_up));  // [tokens, 2 * width]
+  gate_and_up = with_update(tape, gate_and_up, x, gate_proj);
+  gate_and_up = with_update(tape, gate_and_up, x, up_proj, gate_proj.value.dim(0));
   return down_proj.forward(tape, ops::swiglu(tape, gate_and_up, dtype));  // [tokens, hidden]
 }
 

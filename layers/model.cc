@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <bit>
+#include <cmath>
 
 #include "quern/autograd/ops/elementwise.h"
 #include "quern/autograd/ops/matmul.h"
@@ -22,6 +23,20 @@ Model::Model(const ModelConfig& c, DType type)
     lm_head = Parameter("lm_head.weight", {c.vocab_size, c.hidden_size}, ParamKind::head, type);
   }
 }
+
+namespace {
+
+// Uniform in +-1 / sqrt(in), as PEFT has it.
+void fill_low_rank_a(const Tensor& a, const Random& random) {
+  const double bound = 1 / std::sqrt(double(a.dim(1)));
+  for_float_type(a, [&]<class T>() {
+    for (i64 i = 0; i < a.numel(); ++i) {
+      a.data<T>()[i] = T(bound * (2 * random.uniform(std::uint64_t(i)) - 1));
+    }
+  });
+}
+
+}  // namespace
 
 AttentionContext Model::context_for(i64 batch, i64 seq, i64 past) const {
   const i64 positions = past + seq;
@@ -112,11 +127,27 @@ Tensor Model::decode(const Tensor& ids, KvCache& cache) const {
   return ops::linear(silent, last, silent.parameter(head())).value().reshape({config.vocab_size});
 }
 
-void Model::visit(const ParamVisitor& visitor) {
+void Model::visit(const ParamVisitor& plain) {
+  const ParamVisitor visitor = [&plain](Parameter& p) {
+    plain(p);
+    if (p.update == nullptr) return;
+    plain(p.update->a);
+    plain(p.update->b);
+  };
   visitor(embed_tokens);
   for (Block& layer : layers) layer.visit(visitor);
   norm.visit(visitor);
   if (!config.tie_word_embeddings) visitor(lm_head);
+}
+
+void Model::add_low_rank_updates(i64 rank, double scale,
+                                 const std::function<bool(const Parameter&)>& target) {
+  visit([&](Parameter& p) {
+    if (!is_low_rank(p) && target(p)) p.update = std::make_shared<LowRank>(p, rank, scale);
+  });
+  for (Block& layer : layers) {
+    if (layer.moe) layer.moe->stack_updates();
+  }
 }
 
 void Model::train_only(const std::function<bool(const Parameter&)>& trained) {
@@ -146,6 +177,9 @@ void Model::update_router_biases(const std::vector<std::vector<i64>>& expert_loa
 void Model::initialise(std::uint64_t seed) {
   visit([&](Parameter& p) {
     if (p.kind == ParamKind::norm) return p.value.fill(1);
+    if (p.kind == ParamKind::low_rank_b) return p.value.fill(0);
+    if (p.kind == ParamKind::low_rank_a)
+      return fill_low_rank_a(p.value, Random(seed, "init/" + p.name));
     const double std =
         p.kind == ParamKind::embedding ? config.embedding_init_std : config.initializer_range;
     fill_normal(p.value, Random(seed, "init/" + p.name), std);

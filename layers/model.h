@@ -53,7 +53,11 @@ struct Model {
   // The matrix of the output head: lm_head, or the embedding when tied.
   Parameter& head() const { return config.tie_word_embeddings ? embed_tokens : lm_head; }
 
-  void visit(const ParamVisitor& visitor);
+  void visit(const ParamVisitor& visitor);  // updates of low rank behind their matrices
+  // Gives the matrices that `target` takes an update of low rank, which is visited behind them.
+  // Once, before initialise(). Throws ConfigError as Moe::stack_updates() does.
+  void add_low_rank_updates(i64 rank, double scale,
+                            const std::function<bool(const Parameter&)>& target);
   // Freezes the parameters that `trained` does not take: they get no gradient, and a router whose
   // gate is frozen keeps its bias. To be called once, before gradients are computed.
   void train_only(const std::function<bool(const Parameter&)>& trained);

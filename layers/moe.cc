@@ -1,8 +1,13 @@
 // SPDX-License-Identifier: MIT
 #include "quern/layers/moe.h"
 
+#include <algorithm>
+
+#include "quern/autograd/error.h"
 #include "quern/autograd/ops/elementwise.h"
 #include "quern/autograd/ops/expert_ffn.h"
+#include "quern/autograd/ops/matmul.h"
+#include "quern/autograd/ops/rows.h"
 
 namespace quern {
 
@@ -36,10 +41,46 @@ MoeOutput Moe::forward(Tape& tape, const Var& x, const RoutingContext& context) 
   Routing routing = router.route(tape, x, context);
   const Dispatched sent = dispatcher.dispatch(routing.sent);
   const Var w_in = tape.parameter(gate_up), w_out = tape.parameter(down);
-  Var y = ops::expert_ffn(tape, x, routing.weights, w_in, w_out, sent.offsets,
-                          sent.map);  // [tokens, hidden]
+  Var y = has_updates() ? experts_with_updates(tape, x, routing.weights, sent)
+                        : ops::expert_ffn(tape, x, routing.weights, w_in, w_out, sent.offsets,
+                                          sent.map);  // [tokens, hidden]
   if (shared_experts) y = ops::add(tape, y, shared_experts->forward(tape, x));
   return {y, routing.aux_loss, std::move(routing.stats)};
+}
+
+bool Moe::has_updates() const {
+  return std::ranges::any_of(updates, [](const auto& u) { return u.has_value(); });
+}
+
+// Product by product, since updates are added between them.
+Var Moe::experts_with_updates(Tape& tape, const Var& x, const Var& weights,
+                              const Dispatched& sent) const {
+  const auto with = [&](const Var& y, const Var& in, size_t matrix, i64 begin) {
+    return updates[matrix] ? updates[matrix]->add_to(tape, y, in, sent.offsets, begin) : y;
+  };
+  const Var copies = ops::gather_rows(tape, x, sent.map);  // [copies, hidden]
+  Var both = ops::grouped_linear(tape, copies, tape.parameter(gate_up), sent.offsets);
+  both = with(with(both, copies, 0, 0), copies, 1, down.value.dim(2));  // [copies, 2 * width]
+  const Var inner = ops::swiglu(tape, both, dtype);                     // [copies, width]
+  Var rows = ops::grouped_linear(tape, inner, tape.parameter(down), sent.offsets);
+  rows = with(rows, inner, 2, 0);  // [copies, hidden]
+  return ops::combine_rows(tape, rows, weights, sent.map);
+}
+
+void Moe::stack_updates() {
+  for (size_t matrix = 0; matrix < updates.size(); ++matrix) {
+    std::vector<Parameter*> experts;
+    for (size_t i = matrix; i < slices.size(); i += 3) {
+      if (slices[i].update) experts.push_back(&slices[i]);
+    }
+    if (experts.empty()) continue;
+    if (3 * experts.size() != slices.size()) {
+      throw ConfigError({.key = "finetune.lora_targets",
+                         .what = experts[0]->name + " is one, and other experts' are not",
+                         .hint = "target a matrix of all experts of a layer, or of none"});
+    }
+    updates[matrix].emplace(experts);
+  }
 }
 
 void Moe::hold_gradients() {

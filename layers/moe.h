@@ -2,6 +2,7 @@
 // The DeepSeekMoE layer: fine-grained routed experts beside shared ones.
 #pragma once
 
+#include <array>
 #include <optional>
 #include <vector>
 
@@ -26,18 +27,26 @@ struct Moe {
   // x: [tokens, hidden], tokens = sequences * seq
   MoeOutput forward(Tape& tape, const Var& x, const RoutingContext& context) const;
   void visit(const ParamVisitor& visitor);
+  // After slices have got updates. Throws ConfigError where some experts of a matrix have none.
+  void stack_updates();
   // After `trainable` of slices has changed: the stacks hold the gradients of the trained experts
   // alone. Throws ConfigError where an expert's gate_proj and up_proj, one matrix, differ.
   void hold_gradients();
 
   std::string name;
   DType dtype;
-  Router router;                      // its parameters are called gate
-  mutable Parameter gate_up;          // [experts, 2 * width, hidden]
-  mutable Parameter down;             // [experts, hidden, width]
-  std::vector<Parameter> slices;      // gate_proj, up_proj, down_proj of every expert
-  std::optional<Mlp> shared_experts;  // one network as wide as all of them
+  Router router;                  // its parameters are called gate
+  mutable Parameter gate_up;      // [experts, 2 * width, hidden]
+  mutable Parameter down;         // [experts, hidden, width]
+  std::vector<Parameter> slices;  // gate_proj, up_proj, down_proj of every expert
+  std::array<std::optional<LowRankStack>, 3> updates;  // of gate_proj, up_proj, down_proj
+  std::optional<Mlp> shared_experts;                   // one network as wide as all of them
   TokenDispatcher dispatcher;
+
+ private:
+  bool has_updates() const;
+  Var experts_with_updates(Tape& tape, const Var& x, const Var& weights,
+                           const Dispatched& sent) const;
 };
 
 }  // namespace quern

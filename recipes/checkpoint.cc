@@ -12,6 +12,7 @@
 #include "quern/data/hdf5_file.h"
 #include "quern/data/manifest.h"
 #include "quern/recipes/hf_config.h"
+#include "quern/recipes/recipe.h"
 
 namespace quern {
 namespace {
@@ -107,6 +108,47 @@ void refuse_surplus(const Hdf5Reader& file, const std::set<std::string>& known) 
                              .what = "a tensor that the model does not have"});
     }
   }
+}
+
+// The update that a file holds for a matrix, added to it.
+void merge_update(const Hdf5Reader& file, const Parameter& p, double scale,
+                  std::set<std::string>& known) {
+  const LowRank names(p, 1, scale);
+  if (!file.has(names.a.name) || !file.has(names.b.name)) return;
+  const Tensor a = file.read(names.a.name), b = file.read(names.b.name);
+  const bool fit = a.shape().rank() == 2 && b.shape().rank() == 2 && a.dim(0) == b.dim(1) &&
+                   a.dim(1) == p.value.dim(1) && b.dim(0) == p.value.dim(0) &&
+                   a.dtype() == p.value.dtype() && b.dtype() == p.value.dtype();
+  if (!fit) {
+    throw CheckpointError({.file = file.path().string(),
+                           .key = names.a.name,
+                           .expected = "an update of " + p.value.str(),
+                           .actual = a.str() + " and " + b.str()});
+  }
+  add_low_rank(p.value, a, b, scale);
+  known.insert({names.a.name, names.b.name});
+}
+
+// For a model that goes its own way from there: updates of low rank in the file are merged, and the
+// model's own stay as they are.
+void read_merged_weights(const Hdf5Reader& file, Model& model) {
+  std::set<std::string> known;
+  model.visit_tensors([&](const std::string& name, const Tensor& value) {
+    if (name.ends_with(".lora_A.weight") || name.ends_with(".lora_B.weight")) return;
+    read_into(file, name, value);
+    known.insert(name);
+  });
+  const auto names = file.names();
+  if (std::ranges::any_of(names, [](const auto& n) { return n.ends_with(".lora_A.weight"); })) {
+    const FinetuneRecipe f =
+        parse_recipe(file.attribute_text("/", "recipe"), file.path().string()).finetune;
+    model.visit([&](Parameter& p) {
+      if (is_low_rank(p) || p.value.shape().rank() != 2) return;
+      merge_update(file, p, f.lora_alpha / double(f.lora_rank), known);
+    });
+  }
+  refuse_surplus(file, known);
+  model.round_images();
 }
 
 void read_weights(const Hdf5Reader& file, Model& model) {
@@ -263,7 +305,7 @@ ModelFile find_model_file(const fs::path& path) {
 }
 
 void load_weights(const ModelFile& file, Model& model) {
-  as_checkpoint_error([&] { read_weights(open_verified(file.path), model); });
+  as_checkpoint_error([&] { read_merged_weights(open_verified(file.path), model); });
 }
 
 CheckpointInfo read_checkpoint_info(const ModelFile& file) {

@@ -58,7 +58,7 @@ struct ModelFile {
 // damaged.
 ModelFile find_model_file(const std::filesystem::path& path);
 
-// The weights alone.
+// The weights alone; updates of low rank are merged into them, with one rounding.
 void load_weights(const ModelFile& file, Model& model);
 CheckpointInfo read_checkpoint_info(const ModelFile& file);
 inline void load_weights(const std::filesystem::path& path, Model& model) {

@@ -8,6 +8,8 @@
 #include "quern/autograd/error.h"
 #include "quern/autograd/nearest_name.h"
 #include "quern/data/atomic_file.h"
+#include "quern/layers/attention_shape.h"
+#include "quern/layers/low_rank.h"
 #include "quern/recipes/expert_scores.h"
 #include "quern/recipes/internal/units.h"
 #include "quern/recipes/stop_signal.h"
@@ -64,6 +66,88 @@ void refuse_idle_patterns(const std::vector<std::string>& patterns,
   }
 }
 
+bool is_target(const std::string& pattern, const Parameter& p) {
+  const bool matrix = p.kind == ParamKind::attention || p.kind == ParamKind::dense_ffn ||
+                      p.kind == ParamKind::shared_expert || p.kind == ParamKind::routed_expert;
+  return matrix && p.value.shape().rank() == 2 &&
+         (matches(pattern, p.name) || matches("*." + pattern + ".weight", p.name));
+}
+
+// "q_proj, o_proj, gate_proj": what the last parts of the targets' names may be.
+std::vector<std::string> modules_of(Model& model) {
+  std::vector<std::string> modules;
+  model.visit([&](Parameter& p) {
+    if (!is_target("*", p)) return;
+    const std::string module = p.name.substr(0, p.name.rfind('.'));
+    const std::string last = module.substr(module.rfind('.') + 1);
+    if (std::ranges::find(modules, last) == modules.end()) modules.push_back(last);
+  });
+  return modules;
+}
+
+void add_updates(Model& model, const FinetuneRecipe& f) {
+  std::vector<std::string> targets = f.lora_targets;
+  if (targets.empty()) targets.push_back("*");
+  std::vector<bool> used(targets.size());
+  model.add_low_rank_updates(f.lora_rank, f.lora_alpha / double(f.lora_rank),
+                             [&](const Parameter& p) {
+                               bool target = false;
+                               for (size_t i = 0; i < targets.size(); ++i) {
+                                 if (!is_target(targets[i], p)) continue;
+                                 used[i] = target = true;
+                               }
+                               return target;
+                             });
+  const auto idle = std::ranges::find(used, false);
+  if (idle == used.end()) return;
+  std::string there;
+  for (const std::string& m : modules_of(model)) there += (there.empty() ? "" : ", ") + m;
+  const auto i = size_t(idle - used.begin());
+  throw ConfigError({.key = "finetune.lora_targets[" + std::to_string(i) + "]",
+                     .what = "no matrix is like '" + targets[i] + "'",
+                     .expected = there + ", or a pattern",
+                     .hint = "as in \"*.experts.*\" or \"model.layers.1.*\""});
+}
+
+// "q_proj 4, experts' gate_proj 48": how many matrices of each module have an update.
+std::string describe_updates(std::span<Parameter* const> trained) {
+  std::vector<std::pair<std::string, i64>> counts;
+  for (const Parameter* p : trained) {
+    if (p->kind != ParamKind::low_rank_a) continue;
+    const std::string module = p->name.substr(0, p->name.rfind(".lora_A"));
+    const bool routed = module.find(".experts.") != std::string::npos;
+    const std::string name = (routed ? "experts' " : "") + module.substr(module.rfind('.') + 1);
+    const auto found = std::ranges::find(counts, name, &std::pair<std::string, i64>::first);
+    if (found == counts.end()) {
+      counts.emplace_back(name, 1);
+    } else {
+      ++found->second;
+    }
+  }
+  std::string text;
+  for (const auto& [name, count] : counts) {
+    text += (text.empty() ? "" : ", ") + name + " " + std::to_string(count);
+  }
+  return text;
+}
+
+// The numbers of an update of every matrix; attention's are taken for square ones.
+i64 count_updates(const Recipe& recipe) {
+  const ModelConfig& c = recipe.model;
+  const i64 d = c.hidden_size;
+  i64 sides = 0;  // of the matrices: rows and columns
+  for (i64 layer = 0; layer < c.num_hidden_layers; ++layer) {
+    sides += 2 * attention_parameters(c).matrices / d;
+    if (!is_moe_layer(c, layer)) {
+      sides += 3 * (d + c.intermediate_size);
+      continue;
+    }
+    sides += 3 * c.n_routed_experts * (d + c.moe_intermediate_size);
+    if (c.n_shared_experts > 0) sides += 3 * (d + c.n_shared_experts * c.moe_intermediate_size);
+  }
+  return recipe.finetune.lora_rank * sides;
+}
+
 ExpertSelection selection_of(const Recipe& recipe) {
   const std::string& file = recipe.finetune.experts_file;
   ExpertSelection selection = read_expert_selection(file);
@@ -118,6 +202,10 @@ std::vector<Parameter*> trained_parameters(Model& model, const Recipe& recipe) {
   if (selects_experts(recipe) && !f.experts_file.empty()) {
     const ExpertSelection selection = selection_of(recipe);
     model.train_only(Selected(selection, recipe.model));
+  }
+  if (f.method == "lora") {
+    add_updates(model, f);
+    model.train_only(is_low_rank);
   }
   if (!f.frozen.empty()) {
     model.train_only([&](const Parameter& p) {
@@ -177,12 +265,14 @@ std::string trained_text(std::span<Parameter* const> trained, const Recipe& reci
   std::string text = internal::short_text(double(count)) + " of " + internal::short_text(all) +
                      " (" + internal::short_text(100 * double(count) / all) + " %)";
   if (selects_experts(recipe)) text += ": " + describe_selection(recipe);
+  if (recipe.finetune.method == "lora") text += ": updates of " + describe_updates(trained);
   return text;
 }
 
 i64 count_trained(const Recipe& recipe) {
   const ModelConfig& c = recipe.model;
   const ParameterCount n = count_parameters(c);
+  if (recipe.finetune.method == "lora") return count_updates(recipe);
   if (!selects_experts(recipe) || recipe.finetune.experts_file.empty()) return n.total;
   const ExpertSelection selection = selection_of(recipe);
   i64 count = selection.shared_experts ? n.shared_experts : 0;

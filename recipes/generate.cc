@@ -6,6 +6,7 @@
 #include <numeric>
 
 #include "quern/autograd/random.h"
+#include "quern/data/chat_template.h"
 #include "quern/layers/internal/check_range.h"
 
 namespace quern {
@@ -70,7 +71,6 @@ i32 sample_token(const Tensor& logits, const GenerateOptions& options, double un
 std::string generate(const Model& model, const Tokenizer& tokenizer, const std::string& prompt,
                      const GenerateOptions& options,
                      const std::function<void(const std::string&)>& on_text) {
-  check(options);
   const std::optional<i32> eos = tokenizer.special_id(kEosToken);
   std::vector<i32> ids = tokenizer.encode(prompt);
   // Documents follow an <|eos|> in training, so that is what stands before a text.
@@ -78,6 +78,25 @@ std::string generate(const Model& model, const Tokenizer& tokenizer, const std::
   if (ids.empty())
     throw ConfigError(
         {.key = "prompt", .what = "empty", .hint = "this tokenizer has no <|eos|> to begin with"});
+  return generate_after(model, tokenizer, ids, std::nullopt, options, on_text);
+}
+
+std::string answer(const Model& model, const Tokenizer& tokenizer, const std::string& question,
+                   const GenerateOptions& options,
+                   const std::function<void(const std::string&)>& on_text) {
+  const ChatTemplate chat(tokenizer, "tokenizer");
+  Encoder encoder(tokenizer);
+  const ChatTurn turn{ChatRole::user, question};
+  return generate_after(model, tokenizer, chat.encode_prompt(std::span(&turn, 1), encoder),
+                        chat.end_of_turn(), options, on_text);
+}
+
+std::string generate_after(const Model& model, const Tokenizer& tokenizer,
+                           const std::vector<i32>& ids, std::optional<i32> end,
+                           const GenerateOptions& options,
+                           const std::function<void(const std::string&)>& on_text) {
+  check(options);
+  const std::optional<i32> eos = tokenizer.special_id(kEosToken);
   // The model may have more ids than the tokenizer has tokens; those mean nothing.
   const i64 known = std::min<i64>(tokenizer.vocab_size(), model.config.vocab_size);
   KvCache cache(model.config, i64(ids.size()) + options.tokens, model.dtype);
@@ -86,7 +105,7 @@ std::string generate(const Model& model, const Tokenizer& tokenizer, const std::
   std::string text;
   for (i64 n = 0; n < options.tokens; ++n) {
     const i32 id = sample_token(logits.rows(0, known), options, random.uniform(std::uint64_t(n)));
-    if (eos && id == *eos) break;
+    if (id == eos || id == end) break;
     const std::string piece = tokenizer.decode(std::span(&id, 1));
     text += piece;
     if (on_text) on_text(piece);

@@ -4,7 +4,9 @@
 
 #include <cstdint>
 #include <functional>
+#include <optional>
 #include <string>
+#include <vector>
 
 #include "quern/data/tokenizer.h"
 #include "quern/layers/model.h"
@@ -24,6 +26,17 @@ struct GenerateOptions {
 std::string generate(const Model& model, const Tokenizer& tokenizer, const std::string& prompt,
                      const GenerateOptions& options,
                      const std::function<void(const std::string&)>& on_text = {});
+
+// The same after any tokens, of which there must be one; `end` ends it as <|eos|> does.
+std::string generate_after(const Model& model, const Tokenizer& tokenizer,
+                           const std::vector<i32>& ids, std::optional<i32> end,
+                           const GenerateOptions& options,
+                           const std::function<void(const std::string&)>& on_text = {});
+
+// What the model answers to a question, by ChatTemplate.
+std::string answer(const Model& model, const Tokenizer& tokenizer, const std::string& question,
+                   const GenerateOptions& options,
+                   const std::function<void(const std::string&)>& on_text = {});
 
 // The index that sampling picks for a random number in [0, 1).  logits: f32 or f64 [vocab]
 i32 sample_token(const Tensor& logits, const GenerateOptions& options, double uniform);

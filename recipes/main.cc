@@ -17,6 +17,7 @@
 #include "quern/recipes/inspect.h"
 #include "quern/recipes/internal/cli_mistake.h"
 #include "quern/recipes/internal/command_doctor.h"
+#include "quern/recipes/internal/command_export_adapter.h"
 #include "quern/recipes/internal/command_prepare.h"
 #include "quern/recipes/internal/command_report.h"
 #include "quern/recipes/internal/command_select_experts.h"
@@ -182,13 +183,14 @@ struct GenerateCommand {
   std::string model, prompt, tokenizer;
   GenerateOptions options;
   i64 threads = 0;
-  bool json = false;
+  bool json = false, chat = false;
 
   void define(CLI::App& app) {
     CLI::App* c = app.add_subcommand("generate", "Write text with a model");
     c->footer("Example:\n  quern generate build/example --prompt \"// Throws \" --tokens 60");
     c->add_option("model", model, "a run, a step folder or a model.h5")->required();
     c->add_option("--prompt", prompt, "what the text begins with");
+    c->add_flag("--chat", chat, "the prompt is a question, and what is written the answer");
     c->add_option("--tokens", options.tokens, "at most")->capture_default_str();
     c->add_option("--temperature", options.temperature, "0: the likeliest token")
         ->capture_default_str();
@@ -210,15 +212,16 @@ struct GenerateCommand {
     const Tokenizer t =
         load_tokenizer(tokenizer.empty() ? find_tokenizer(model).string() : tokenizer, info);
     const Model loaded = load_model(file, info.model);
+    const auto write = chat ? answer : generate;
     if (json) {
-      const std::string text = generate(loaded, t, prompt, options);
+      const std::string text = write(loaded, t, prompt, options, {});
       const ordered_json object{{"prompt", prompt}, {"text", text}};
       std::cout << object.dump(2, ' ', false, ordered_json::error_handler_t::replace) << "\n";
       return;
     }
-    std::cout << prompt << std::flush;
-    generate(loaded, t, prompt, options,
-             [](const std::string& piece) { std::cout << piece << std::flush; });
+    if (!chat) std::cout << prompt << std::flush;
+    write(loaded, t, prompt, options,
+          [](const std::string& piece) { std::cout << piece << std::flush; });
     std::cout << "\n";
   }
 };
@@ -295,6 +298,7 @@ int run(int argc, char** argv) {
   EvaluateCommand evaluate_command;
   GenerateCommand generate_command;
   SelectExpertsCommand select_experts_command;
+  ExportAdapterCommand export_adapter_command;
   InspectCommand inspect_command;
   DoctorCommand doctor_command;
   ReportCommand report_command;
@@ -304,6 +308,7 @@ int run(int argc, char** argv) {
   evaluate_command.define(app);
   generate_command.define(app);
   select_experts_command.define(app);
+  export_adapter_command.define(app);
   inspect_command.define(app, &code);
   report_command.define(app);
   doctor_command.define(app, &code);

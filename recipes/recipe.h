@@ -124,6 +124,7 @@ struct FinetuneRecipe {
   //   full     all
   //   experts  in each layer the routed experts that matter most to the text, and nothing else
   //            (ESFT, arXiv:2407.01906)
+  //   lora     updates of low rank beside the matrices of lora_targets (LoRA, arXiv:2106.09685)
   std::string method = "full";
   // Parameters by name, that are not trained whatever the method says; * is any text:
   // "*.mlp.gate.weight". A frozen parameter costs no gradient, no moments and no time.
@@ -138,6 +139,12 @@ struct FinetuneRecipe {
   double threshold = 0.2;          // the scores of the selected add up to so much
   std::string average = "sample";  // over each document and then these; or token: over all tokens
   std::int64_t score_tokens = 131072;
+  // lora: W + lora_alpha / lora_rank * B A. Targets are names of modules, "q_proj", or patterns of
+  // parameters, "model.layers.1.*"; empty: every matrix of attention and feed-forward networks, the
+  // routed experts' among them.
+  std::int64_t lora_rank = 8;
+  double lora_alpha = 16;
+  std::vector<std::string> lora_targets;
 
   bool operator==(const FinetuneRecipe&) const = default;
 };

@@ -157,7 +157,7 @@ void check_guard(const Recipe& recipe) {
 
 void check_finetune(const Recipe& recipe) {
   const FinetuneRecipe& f = recipe.finetune;
-  check_word("finetune.method", f.method, {"full", "experts"});
+  check_word("finetune.method", f.method, {"full", "experts", "lora"});
   for (std::size_t i = 0; i < f.frozen.size(); ++i) {
     if (!f.frozen[i].empty()) continue;
     throw ConfigError({.key = element("finetune.frozen", i), .what = "is empty"});
@@ -166,11 +166,22 @@ void check_finetune(const Recipe& recipe) {
   check_range("finetune.threshold", f.threshold, 1e-6, 1.0);
   check_word("finetune.average", f.average, {"sample", "token"});
   check_range("finetune.score_tokens", f.score_tokens, 1, kMaxTokens);
+  check_range("finetune.lora_rank", f.lora_rank, 1, 1 << 16);
+  check_range("finetune.lora_alpha", f.lora_alpha, 1e-6, 1e6);
+  for (std::size_t i = 0; i < f.lora_targets.size(); ++i) {
+    if (!f.lora_targets[i].empty()) continue;
+    throw ConfigError({.key = element("finetune.lora_targets", i), .what = "is empty"});
+  }
   if (f.method == "full") return;
   if (recipe.train.init_from.empty()) {
     throw ConfigError({.key = "finetune.method",
                        .what = "'" + f.method + "' trains a part of a model that is there",
                        .hint = "name it with train.init_from"});
+  }
+  if (f.method == "lora" && !f.frozen.empty()) {
+    throw ConfigError({.key = "finetune.frozen",
+                       .what = "'lora' trains its updates alone",
+                       .hint = "say with lora_targets where they are"});
   }
   if (f.method == "experts" && recipe.model.n_routed_experts == 0) {
     throw ConfigError({.key = "finetune.method",

@@ -173,6 +173,8 @@ ExitCode Run::go() {
   }
   if (may_roll_back(recipe_.guard) && trainer_.progress().step == 0) save(false);
   try {
+    // What the run is to improve on, in full as at its end.
+    if (!recipe_.train.init_from.empty() && trainer_.progress().step == 0) do_evaluate(0);
     take_steps();
     return finish();
   } catch (const StopRequested&) {
@@ -376,14 +378,7 @@ ExitCode Run::finish() {
   write_samples();
   report(true);
   write_file_atomically(folder_ / "finished", "");
-  const RunHistory history = read_metrics(folder_ / "metrics.jsonl");
-  if (!history.evals.empty()) {
-    const EvalMetrics& last = history.evals.back();
-    std::printf("validation: %.4f bits per byte\n", last.bits_per_byte);
-    for (const auto& d : last.domains) {
-      std::printf("  %-24s %.4f\n", d.name.c_str(), d.bits_per_byte);
-    }
-  }
+  std::fputs(validation_text(read_metrics(folder_ / "metrics.jsonl")).c_str(), stdout);
   std::printf("done: %lld steps, %s tokens. Report: %s\n",
               static_cast<long long>(trainer_.progress().step),
               internal::short_text(double(trainer_.progress().tokens_seen)).c_str(),

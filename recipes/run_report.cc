@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <cctype>
+#include <cstdio>
 #include <utility>
 
 #include "quern/autograd/error.h"
@@ -74,6 +75,31 @@ ReportInput report_input_of(const fs::path& run, bool finished) {
 
 void write_run_report(const fs::path& run, bool finished) {
   write_report(run / "report.html", report_input_of(run, finished));
+}
+
+std::string validation_text(const RunHistory& history) {
+  if (history.evals.empty()) return "";
+  const EvalMetrics &first = history.evals.front(), &last = history.evals.back();
+  const bool compare = first.step == 0 && last.step > 0;
+  char line[256];
+  std::snprintf(line, sizeof line, "validation: %.4f bits per byte", last.bits_per_byte);
+  std::string text = line;
+  if (compare) {
+    std::snprintf(line, sizeof line, ", %.4f before", first.bits_per_byte);
+    text += line;
+  }
+  text += "\n";
+  for (std::size_t i = 0; i < last.domains.size(); ++i) {
+    const auto& d = last.domains[i];
+    std::snprintf(line, sizeof line, "  %-24.100s %.4f", d.name.c_str(), d.bits_per_byte);
+    text += line;
+    if (compare && i < first.domains.size()) {
+      std::snprintf(line, sizeof line, "  %.4f before", first.domains[i].bits_per_byte);
+      text += line;
+    }
+    text += "\n";
+  }
+  return text;
 }
 
 }  // namespace quern

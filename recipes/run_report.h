@@ -14,4 +14,7 @@ ReportInput report_input_of(const std::filesystem::path& run, bool finished);
 // Writes run/report.html, at once or not at all. Throws as above, and IoError.
 void write_run_report(const std::filesystem::path& run, bool finished);
 
+// The last validation, domain by domain, beside that of step 0 where there was one.
+std::string validation_text(const RunHistory& history);
+
 }  // namespace quern

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: MIT
 #include "quern/autograd/ops/layout.h"
 
+#include <algorithm>
+
 #include "quern/autograd/kernels/parallel.h"
 #include "quern/autograd/ops/checks.h"
 
@@ -42,6 +44,45 @@ Var slice_columns(Tape& tape, const Var& x, i64 begin, i64 end) {
                              } else {
                                for (i64 c = 0; c < width; ++c)
                                  out[begin + c] += from[r * width + c];
+                             }
+                           }
+                         });
+                       });
+                     });
+}
+
+Var add_to_columns(Tape& tape, const Var& y, const Var& x, i64 begin, double scale) {
+  const i64 rows = y.dim(0), columns = y.dim(1), width = x.dim(1);
+  expect_same_type("add_to_columns", y.value(), x.value());
+  if (begin < 0 || begin + width > columns || x.dim(0) != rows) {
+    throw ShapeError({.what = "add_to_columns beyond the matrix", .actual = x.value().str()});
+  }
+  Tensor sum = Tensor::empty({rows, columns}, y.dtype());
+  for_float_type(sum, [&]<class T>() {
+    const T *base = y.value().data<T>(), *more = x.value().data<T>();
+    T* to = sum.data<T>();
+    parallel_chunks(rows, 256, [&](i64 first, i64 last) {
+      std::copy(base + first * columns, base + last * columns, to + first * columns);
+      for (i64 r = first; r < last; ++r) {
+        T* out = to + r * columns + begin;
+        for (i64 c = 0; c < width; ++c) out[c] += T(scale) * more[r * width + c];
+      }
+    });
+  });
+  return tape.record("add_to_columns", {y, x}, sum,
+                     [rows, columns, width, begin, scale](const Tensor& dy, Grads& d) {
+                       if (d.wants(0)) d.pass(0, dy);
+                       if (!d.wants(1)) return;
+                       for_float_type(dy, [&]<class T>() {
+                         const GradTarget dx = d.into(1);
+                         const T* from = dy.data<T>();
+                         T* to = dx.data<T>();
+                         parallel_chunks(rows, 256, [&](i64 first, i64 last) {
+                           for (i64 r = first; r < last; ++r) {
+                             const T* in = from + r * columns + begin;
+                             T* out = to + r * width;
+                             for (i64 c = 0; c < width; ++c) {
+                               out[c] = (dx.accumulate ? out[c] : T(0)) + T(scale) * in[c];
                              }
                            }
                          });

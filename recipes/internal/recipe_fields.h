@@ -155,6 +155,9 @@ void for_each_field(T& c, auto&& f) {
   f("threshold", c.threshold);
   f("average", c.average);
   f("score_tokens", c.score_tokens);
+  f("lora_rank", c.lora_rank);
+  f("lora_alpha", c.lora_alpha);
+  f("lora_targets", c.lora_targets);
 }
 
 template <Is<Recipe> T>

@@ -70,6 +70,8 @@ QUERN_GRADCHECK(reshape, ({{3, 4}}), [](Tape& t, Inputs& in) {
 })
 QUERN_GRADCHECK(slice_columns, ({{3, 7}}),
                 [](Tape& t, Inputs& in) { return ops::slice_columns(t, in[0], 2, 5); })
+QUERN_GRADCHECK(add_to_columns, ({{3, 7}, {3, 4}}),
+                [](Tape& t, Inputs& in) { return ops::add_to_columns(t, in[0], in[1], 2, 0.7); })
 QUERN_GRADCHECK(linear, ({{3, 5}, {4, 5}}),
                 [](Tape& t, Inputs& in) { return ops::linear(t, in[0], in[1]); })
 QUERN_GRADCHECK(grouped_linear, ({{6, 5}, {4, 3, 5}}), [](Tape& t, Inputs& in) {

@@ -70,6 +70,7 @@ guard {
 finetune {
   method: "experts" frozen: "*.norm.*" frozen: "b" balance_losses: true experts_file: "e.json"
   score: "gate" threshold: 0.1 average: "token" score_tokens: 1000
+  lora_rank: 4 lora_alpha: 32 lora_targets: "q_proj" lora_targets: "*.experts.*"
 }
 )";
 
