@@ -52,6 +52,9 @@ struct Parameter {
   // After the value has changed: the image, if there is one, follows.
   void round_image() const;
 
+  // What products read.
+  const Tensor& operand() const { return image.defined() ? image : value; }
+
   std::string name;  // Hugging Face state-dict name
   ParamKind kind = ParamKind::attention;
   Tensor value;

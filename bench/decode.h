@@ -2,6 +2,7 @@
 // The speed of generating one token at a time, beside what memory allows.
 #pragma once
 
+#include "quern/autograd/tensor.h"
 #include "quern/layers/config.h"
 
 namespace quern::bench {
@@ -16,6 +17,7 @@ struct DecodeTimes {
 
 // A model with random weights, greedy choices, one sequence. Throws Error when the logits of
 // decoding are not those of the forward pass.
-DecodeTimes time_decode(const ModelConfig& config, std::int64_t context, std::int64_t tokens);
+DecodeTimes time_decode(const ModelConfig& config, DType dtype, std::int64_t context,
+                        std::int64_t tokens);
 
 }  // namespace quern::bench

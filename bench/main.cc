@@ -195,7 +195,7 @@ struct MemoryCommand : Command {
 };
 
 struct DecodeCommand {
-  std::string preset_name = "tiny";
+  std::string preset_name = "tiny", dtype = "fp32";
   i64 threads = 0, context = 256, tokens = 256;
   bool json = false;
 
@@ -207,6 +207,9 @@ struct DecodeCommand {
         ->check(CLI::IsMember(preset_names()))
         ->capture_default_str();
     c->add_option("--threads", threads, "0: one for each core")->capture_default_str();
+    c->add_option("--dtype", dtype, "of the weights that products read")
+        ->check(CLI::IsMember({"fp32", "bf16"}))
+        ->capture_default_str();
     c->add_option("--context", context, "tokens before those that count")
         ->check(CLI::Range(i64(1), i64(1) << 20))
         ->capture_default_str();
@@ -219,9 +222,10 @@ struct DecodeCommand {
 
   void run() {
     use_threads(threads);
-    const DecodeTimes times = time_decode(preset(preset_name), context, tokens);
+    const DecodeTimes times = time_decode(
+        preset(preset_name), dtype == "bf16" ? DType::bf16 : DType::f32, context, tokens);
     print({{"preset", preset_name},
-           {"dtype", "fp32"},
+           {"dtype", dtype},
            {"kernels", name_of(kernel_set())},
            {"threads", num_threads()},
            {"context", context},

@@ -94,8 +94,8 @@ ModelFile open_model(const std::string& path) {
   return file;
 }
 
-Model load_model(const ModelFile& file, const ModelConfig& config) {
-  Model model(config);
+Model load_model(const ModelFile& file, const ModelConfig& config, DType dtype = DType::f32) {
+  Model model(config, dtype);
   load_weights(file, model);
   return model;
 }
@@ -180,7 +180,7 @@ struct EvaluateCommand {
 };
 
 struct GenerateCommand {
-  std::string model, prompt, tokenizer;
+  std::string model, prompt, tokenizer, dtype = "fp32";
   GenerateOptions options;
   i64 threads = 0;
   bool json = false, chat = false;
@@ -200,6 +200,9 @@ struct GenerateCommand {
         ->check(CLI::Range(i64(0), std::numeric_limits<i64>::max()))
         ->capture_default_str();
     c->add_option("--tokenizer", tokenizer, "a tokenizer.json; default: the run's");
+    c->add_option("--dtype", dtype, "of the weights that products read: bf16 is faster")
+        ->check(CLI::IsMember({"fp32", "bf16"}))
+        ->capture_default_str();
     c->add_option("--threads", threads, "0: one for each core")->capture_default_str();
     c->add_flag("--json", json, "print JSON");
     c->callback([this] { run(); });
@@ -211,7 +214,7 @@ struct GenerateCommand {
     const CheckpointInfo info = read_checkpoint_info(file);
     const Tokenizer t =
         load_tokenizer(tokenizer.empty() ? find_tokenizer(model).string() : tokenizer, info);
-    const Model loaded = load_model(file, info.model);
+    const Model loaded = load_model(file, info.model, dtype == "bf16" ? DType::bf16 : DType::f32);
     const auto write = chat ? answer : generate;
     if (json) {
       const std::string text = write(loaded, t, prompt, options, {});

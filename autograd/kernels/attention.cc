@@ -10,7 +10,7 @@
 #include <Eigen/Core>
 
 #include "quern/autograd/kernels/internal/block_product.h"
-#include "quern/autograd/kernels/internal/tier.h"
+#include "quern/autograd/kernels/internal/row_loops.h"
 #include "quern/autograd/kernels/parallel.h"
 
 namespace quern::kernels::QUERN_TIER {
@@ -28,11 +28,6 @@ Eigen::Map<Array<T>> row(T* x, i64 n) {
 template <class T>
 Eigen::Map<const Array<T>> row(const T* x, i64 n) {
   return {x, n};
-}
-
-template <class From, class To>
-void copy_row(const From* __restrict x, To* __restrict y, i64 n) {
-  for (i64 i = 0; i < n; ++i) y[i] = To(x[i]);
 }
 
 // Numbers as they were summed, as operands of a product: they themselves, or rounded to `rounded`.

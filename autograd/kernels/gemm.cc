@@ -13,6 +13,8 @@ namespace {
 constexpr i64 kColumnChunk = kSliceWidth;
 constexpr i64 kGroupChunk = 2 * kSliceRows;  // rows of one group
 
+constexpr i64 kDotColumns = 64;  // of a product of few rows
+
 i64 chunks(i64 n, i64 size) { return (n + size - 1) / size; }
 
 i64 row_chunk(i64 m, i64 column_chunks) {
@@ -25,6 +27,13 @@ i64 row_chunk(i64 m, i64 column_chunks) {
 
 template <class T>
 void gemm(const Gemm<T>& g) {
+  if (g.m <= kFewRows && !g.trans_a && g.trans_b) {
+    parallel_chunks(g.n, kDotColumns, [&](i64 begin, i64 end) {
+      few_rows_product<T>(g.m, end - begin, g.k, Matrix<T>{g.a, g.lda}, g.b + begin * g.ldb, g.ldb,
+                          g.c + begin, g.ldc, g.accumulate);
+    });
+    return;
+  }
   const i64 column_chunks = chunks(g.n, kColumnChunk), rows = row_chunk(g.m, column_chunks);
   parallel_for(chunks(g.m, rows) * column_chunks, [&](i64 task) {
     const i64 i = task / column_chunks * rows, j = task % column_chunks * kColumnChunk;
@@ -50,6 +59,11 @@ void grouped_gemm(const GroupedGemm<T>& g) {
     }
     const i64 begin = g.offsets[e] + task * kGroupChunk;
     const i64 rows = smaller(kGroupChunk, g.offsets[e + 1] - begin);
+    if (rows <= kFewRows && g.trans_b) {
+      few_rows_product<T>(rows, g.n, g.k, Matrix<T>{g.a, g.k, g.a_rows}.at(begin, 0),
+                          g.b + e * g.n * g.k, g.k, g.c + begin * g.n, g.n, g.accumulate);
+      return;
+    }
     block_product<T>(rows, g.n, g.k, Sum<T>(1), Matrix<T>{g.a, g.k, g.a_rows}.at(begin, 0), false,
                      Matrix<T>{g.b + e * g.n * g.k, g.trans_b ? g.k : g.n}, g.trans_b,
                      g.c + begin * g.n, g.n, g.accumulate);

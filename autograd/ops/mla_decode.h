@@ -10,7 +10,7 @@ namespace quern::ops {
 // The key and value halves of kv_b are absorbed into the query and the output (DeepSeek-V2,
 // arXiv:2405.04434, appendix C), so no past key or value is rebuilt.
 //   q: [new tokens, heads, nope + rope];  latent: [total, rank];  k_rope: [total, rope]
-//   kv_b: [heads * (nope + value), rank]  ->  [new tokens, heads * value]
+//   kv_b: [heads * (nope + value), rank], of the type of q or bf16  ->  [new tokens, heads * value]
 Tensor mla_decode(const Tensor& q, const Tensor& latent, const Tensor& k_rope, const Tensor& kv_b,
                   i64 nope, i64 value, double scale);
 

@@ -26,7 +26,9 @@ Parameter random_parameter(const Shape& shape, DType dtype, std::uint64_t seed) 
 }
 
 // x as products read it, in double.
-Tensor rounded(const Tensor& x) { return x.cast(DType::bf16).cast(DType::f64); }
+Tensor rounded(const Tensor& x, DType dtype = DType::bf16) {
+  return x.cast(dtype).cast(DType::f64);
+}
 
 // Sum over k of a[i, k] b[k, j], strides given, and what an f32 sum of exact products may be off.
 struct Product {
@@ -56,9 +58,8 @@ struct Sizes {
 };
 class Bf16Linear : public ::testing::TestWithParam<Sizes> {};
 
-TEST_P(Bf16Linear, MultipliesRoundedOperandsAndSumsInSingle) {
-  const auto [tokens, in, out] = GetParam();
-  Parameter w = random_parameter({out, in}, DType::bf16, 2);
+void expect_linear(DType dtype, i64 tokens, i64 in, i64 out) {
+  Parameter w = random_parameter({out, in}, dtype, 2);
   const Tensor x = random_tensor({tokens, in}, DType::f32, 1);
   const Tensor dy = random_tensor({tokens, out}, DType::f32, 3);
   Tape tape;
@@ -66,10 +67,16 @@ TEST_P(Bf16Linear, MultipliesRoundedOperandsAndSumsInSingle) {
   const Var y = ops::linear(tape, input, tape.parameter(w));
   ASSERT_EQ(y.dtype(), DType::f32);
   tape.backward(std::span(&y, 1), std::span(&dy, 1));
-  const Tensor a = rounded(x), b = rounded(w.value), g = rounded(dy);
+  const Tensor a = rounded(x, dtype), b = rounded(w.value, dtype), g = rounded(dy, dtype);
   expect_product({in, a.data<double>(), b.data<double>(), in, 1, in, 1}, y.value());
   expect_product({out, g.data<double>(), b.data<double>(), out, 1, 1, in}, tape.grad(input));
   expect_product({tokens, g.data<double>(), a.data<double>(), 1, out, 1, in}, w.grad);
+}
+
+TEST_P(Bf16Linear, MultipliesRoundedOperandsAndSumsInSingle) {
+  const auto [tokens, in, out] = GetParam();
+  expect_linear(DType::bf16, tokens, in, out);
+  expect_linear(DType::f32, tokens, in, out);
 }
 
 INSTANTIATE_TEST_SUITE_P(Shapes, Bf16Linear,

@@ -109,6 +109,61 @@ void multiply_panels(i64 m, i64 n, i64 steps, Sum<T> alpha, const Element<T>* a_
   }
 }
 
+// Products of few rows, as in generation, are bound by the reading of b: its rows are multiplied
+// where they lie. Elements are summed by lanes, so their bits are not those of block_product.
+inline constexpr i64 kFewRows = 4;
+
+// c[Rows, Columns] (+)= a b^T; rows of both are contiguous along k.
+template <class T, int Rows, int Columns>
+void dot_tile(i64 k, const T* const* a, const T* b, i64 ldb, Sum<T>* c, i64 ldc, bool accumulate) {
+  using P = Panels<T>;
+  using S = Simd<Sum<T>>;
+  constexpr i64 W = i64(Simd<Element<T>>::kWidth) * P::kDeep;
+  typename S::Vector sum[Rows][Columns] = {};
+  i64 x = 0;
+  for (; x + W <= k; x += W) {
+#pragma GCC unroll 4
+    for (int j = 0; j < Columns; ++j) {
+      const auto bj = P::along(b + j * ldb + x);
+#pragma GCC unroll 4
+      for (int i = 0; i < Rows; ++i) {
+        sum[i][j] = P::multiply_add_each(P::along(a[i] + x), bj, sum[i][j]);
+      }
+    }
+  }
+  for (int i = 0; i < Rows; ++i) {
+    for (int j = 0; j < Columns; ++j) {
+      Sum<T> total = 0;
+      for (int l = 0; l < S::kWidth; ++l) total += sum[i][j][l];
+      for (i64 y = x; y < k; ++y) total += Sum<T>(a[i][y]) * Sum<T>(b[j * ldb + y]);
+      Sum<T>& to = c[i * ldc + j];
+      to = accumulate ? to + total : total;
+    }
+  }
+}
+
+template <class T, int Rows>
+void dot_columns(i64 n, i64 k, const T* const* a, const T* b, i64 ldb, Sum<T>* c, i64 ldc,
+                 bool accumulate) {
+  i64 j = 0;
+  for (; j + 4 <= n; j += 4) {
+    dot_tile<T, Rows, 4>(k, a, b + j * ldb, ldb, c + j, ldc, accumulate);
+  }
+  for (; j < n; ++j) dot_tile<T, Rows, 1>(k, a, b + j * ldb, ldb, c + j, ldc, accumulate);
+}
+
+// c[m, n] (+)= a b^T for m <= kFewRows.
+template <class T>
+void few_rows_product(i64 m, i64 n, i64 k, Matrix<T> a, const T* b, i64 ldb, Sum<T>* c, i64 ldc,
+                      bool accumulate) {
+  const T* rows[kFewRows];
+  for (i64 i = 0; i < m; ++i) rows[i] = a.row(i);
+  if (m == 1) dot_columns<T, 1>(n, k, rows, b, ldb, c, ldc, accumulate);
+  if (m == 2) dot_columns<T, 2>(n, k, rows, b, ldb, c, ldc, accumulate);
+  if (m == 3) dot_columns<T, 3>(n, k, rows, b, ldb, c, ldc, accumulate);
+  if (m == 4) dot_columns<T, 4>(n, k, rows, b, ldb, c, ldc, accumulate);
+}
+
 inline i64 smaller(i64 a, i64 b) { return a < b ? a : b; }
 inline i64 rounded_up(i64 n, i64 to) { return (n + to - 1) / to * to; }
 

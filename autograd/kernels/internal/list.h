@@ -3,6 +3,7 @@
 #pragma once
 
 #include "quern/autograd/kernels/attention.h"
+#include "quern/autograd/kernels/decode.h"
 #include "quern/autograd/kernels/gemm.h"
 #include "quern/autograd/kernels/rows.h"
 #include "quern/autograd/kernels/rowwise.h"
@@ -10,6 +11,10 @@
 #define QUERN_ATTENTION_KERNELS(X) \
   X(attention, Attention)          \
   X(attention_backward, AttentionBackward)
+
+#define QUERN_DECODE_KERNELS(X) \
+  X(mla_decode, MlaDecode)      \
+  X(grouped_query_decode, GroupedQueryDecode)
 
 #define QUERN_GEMM_KERNELS(X)  \
   X(gemm, Gemm)                \
@@ -44,6 +49,7 @@
 
 #define QUERN_ALL_KERNELS(X) \
   QUERN_ATTENTION_KERNELS(X) \
+  QUERN_DECODE_KERNELS(X)    \
   QUERN_GEMM_KERNELS(X)      \
   QUERN_ROWWISE_KERNELS(X)   \
   QUERN_ROWS_KERNELS(X)

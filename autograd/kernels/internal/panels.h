@@ -56,6 +56,7 @@ struct Matrix {
 //   across(x, next, n)        a vector of elements of n columns: of row x, and of the next with
 //   pairs one(x, deep)              an element from `deep` successive values, then zeros
 //   multiply_add(a, b, sum)   sum + a * b, over the values of k in an element
+//   multiply_add_each(a, b, sum)   the same of a vector of elements each
 template <class T>
 struct Panels {
   using Element = T;
@@ -76,6 +77,7 @@ struct Panels {
   }
   static T one(const T* x, i64) { return *x; }
   static Vector multiply_add(T a, Vector b, Vector sum) { return sum + a * b; }
+  static Vector multiply_add_each(Vector a, Vector b, Vector sum) { return sum + a * b; }
 };
 
 #ifdef __AVX512BF16__
@@ -108,8 +110,10 @@ struct Panels<bf16> {
     return Element(x[0].bits) | (deep > 1 ? Element(x[1].bits) << 16 : 0);
   }
   static Simd<float>::Vector multiply_add(Element a, Vector b, Simd<float>::Vector sum) {
-    return (Simd<float>::Vector)_mm512_dpbf16_ps((__m512)sum, (__m512bh)_mm512_set1_epi32(int(a)),
-                                                 (__m512bh)b);
+    return multiply_add_each((Vector)_mm512_set1_epi32(int(a)), b, sum);
+  }
+  static Simd<float>::Vector multiply_add_each(Vector a, Vector b, Simd<float>::Vector sum) {
+    return (Simd<float>::Vector)_mm512_dpbf16_ps((__m512)sum, (__m512bh)a, (__m512bh)b);
   }
 };
 
@@ -140,6 +144,7 @@ struct Panels<bf16> {
   }
   static float one(const bf16* x, i64) { return float(*x); }
   static Vector multiply_add(float a, Vector b, Vector sum) { return sum + a * b; }
+  static Vector multiply_add_each(Vector a, Vector b, Vector sum) { return sum + a * b; }
 };
 
 #endif
