@@ -10,6 +10,8 @@
 namespace quern::ops {
 namespace {
 
+constexpr i64 kChunk = 4096;  // copies or scores that are worth a thread
+
 // A choice, by its place in ids.
 struct Copy {
   i64 place, token, slot;
@@ -45,6 +47,31 @@ std::vector<std::vector<Copy>> copies_by_bin(const Tensor& ids, const Tensor& sc
   return bins;
 }
 
+// Writes -1 over the copies of one bin that find no room.
+void drop(std::vector<Copy>& copies, const CapacityRule& rule, const Tensor& kept) {
+  if (i64(copies.size()) <= rule.capacity) return;
+  std::ranges::sort(
+      copies, [&](const Copy& a, const Copy& b) { return is_served_before(a, b, rule.order); });
+  for (size_t i = size_t(rule.capacity); i < copies.size(); ++i) {
+    if (!copies[i].exempt) kept.data<i32>()[copies[i].place] = -1;
+  }
+}
+
+// The `capacity` best tokens of a column of scores.
+template <class T>
+std::vector<i32> best_tokens(const Tensor& scores, i64 column, i64 capacity) {
+  const i64 experts = scores.dim(1);
+  const T* s = scores.data<T>() + column;
+  std::vector<i32> order(static_cast<size_t>(scores.dim(0)));
+  std::iota(order.begin(), order.end(), 0);
+  std::partial_sort(order.begin(), order.begin() + capacity, order.end(), [&](i32 a, i32 b) {
+    const T u = s[a * experts], v = s[b * experts];
+    return u > v || (u == v && a < b);
+  });
+  order.resize(size_t(capacity));
+  return order;
+}
+
 }  // namespace
 
 Tensor within_capacity(const Tensor& ids, const Tensor& scores, const CapacityRule& rule) {
@@ -55,14 +82,9 @@ Tensor within_capacity(const Tensor& ids, const Tensor& scores, const CapacityRu
   const Tensor kept = ids.clone();
   for_float_type(scores, [&]<class T>() {
     auto bins = copies_by_bin<T>(ids, scores, rule);
-    parallel_for(rule.bins, [&](i64 bin) {
-      std::vector<Copy>& copies = bins[size_t(bin)];
-      if (i64(copies.size()) <= rule.capacity) return;
-      std::ranges::sort(
-          copies, [&](const Copy& a, const Copy& b) { return is_served_before(a, b, rule.order); });
-      for (size_t i = size_t(rule.capacity); i < copies.size(); ++i) {
-        if (!copies[i].exempt) kept.data<i32>()[copies[i].place] = -1;
-      }
+    const i64 bins_per_chunk = std::max<i64>(1, kChunk * rule.bins / std::max<i64>(1, ids.numel()));
+    parallel_chunks(rule.bins, bins_per_chunk, [&](i64 begin, i64 end) {
+      for (i64 bin = begin; bin < end; ++bin) drop(bins[size_t(bin)], rule, kept);
     });
   });
   return kept;
@@ -75,16 +97,8 @@ Tensor expert_choice(const Tensor& scores, i64 capacity) {
   }
   std::vector<std::vector<i32>> chosen(static_cast<size_t>(experts));  // tokens of each expert
   for_float_type(scores, [&]<class T>() {
-    parallel_for(experts, [&](i64 e) {
-      std::vector<i32>& order = chosen[size_t(e)];
-      order.resize(size_t(tokens));
-      std::iota(order.begin(), order.end(), 0);
-      const T* column = scores.data<T>() + e;
-      std::partial_sort(order.begin(), order.begin() + capacity, order.end(), [&](i32 a, i32 b) {
-        const T u = column[a * experts], v = column[b * experts];
-        return u > v || (u == v && a < b);
-      });
-      order.resize(size_t(capacity));
+    parallel_chunks(experts, std::max<i64>(1, kChunk / tokens), [&](i64 begin, i64 end) {
+      for (i64 e = begin; e < end; ++e) chosen[size_t(e)] = best_tokens<T>(scores, e, capacity);
     });
   });
   std::vector<std::vector<i32>> experts_of(static_cast<size_t>(tokens));

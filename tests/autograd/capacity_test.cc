@@ -8,6 +8,7 @@
 #include <cmath>
 
 #include "quern/autograd/error.h"
+#include "quern/autograd/kernels/parallel.h"
 #include "quern/autograd/ops/routing.h"
 #include "tests/support/random_tensor.h"
 
@@ -83,6 +84,18 @@ TEST(Capacity, KeepsThoseThatComeFirst) {
     }
   }
   EXPECT_GT(dropped, 1000);
+}
+
+// So many copies that several threads share the bins.
+TEST(Capacity, ThreadsDropTheSame) {
+  const Tensor scores = rough_scores(3000, 6, 1);
+  const Tensor ids = ops::top_k_columns(scores, {.top_k = 2});
+  const CapacityRule rule{6, 800, CapacityOrder::score, {}};
+  set_num_threads(3);
+  const std::vector<i32> kept = values(ops::within_capacity(ids, scores, rule));
+  set_num_threads(1);
+  EXPECT_EQ(kept, kept_by_counting(ids, scores, rule));
+  EXPECT_GT(std::ranges::count(kept, -1), 0);
 }
 
 TEST(Capacity, FirstChoicesComeBeforeSecondOnes) {
