@@ -41,7 +41,7 @@ struct LowRankStack {
   double scale = 1;
 };
 
-// W + scale * B A, summed in f64 and rounded once; the value itself where there is no update.
+// W + scale * B A, summed in f64 and rounded once; where there is no update, what products read.
 Tensor merged(const Parameter& weight);
 void add_low_rank(const Tensor& w, const Tensor& a, const Tensor& b, double scale);
 
