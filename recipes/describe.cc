@@ -15,6 +15,7 @@
 #include "quern/layers/internal/check_range.h"
 #include "quern/recipes/finetune.h"
 #include "quern/recipes/internal/units.h"
+#include "quern/recipes/trainer.h"
 
 namespace quern {
 namespace {
@@ -34,19 +35,33 @@ std::string key_of(const std::string& what) {
   return key;
 }
 
-// f32 values kept for backward, per token of a micro-batch, in one layer.
-i64 kept_per_token(const ModelConfig& c, i64 layer) {
-  const i64 d = c.hidden_size;
+// Bytes for backward per token of a micro-batch, in one layer: what is kept from forward on, and
+// the most that an operation of this layer holds besides.
+struct LayerBytes {
+  i64 kept, passing;
+};
+
+// operand: bytes of a number that products read, 4 or 2; what is not rounded has 4.
+LayerBytes layer_bytes(const ModelConfig& c, i64 layer, i64 operand) {
+  const i64 d = c.hidden_size, width = c.moe_intermediate_size;
   const HeadShape s = head_shape(c);
-  const bool mla = c.attention == "mla";
-  const i64 q = s.heads * s.key;
+  const bool mla = c.attention == "mla", rounded = operand < 4;
+  const i64 q = s.heads * s.key, value = s.heads * s.value;
   const i64 kv = s.kv_heads * (s.key - (mla ? s.rope : 0) + s.value);
-  const i64 latents = mla ? c.q_lora_rank * 2 + 2 * (c.kv_lora_rank + s.rope) : 0;
-  const i64 attention = 2 * d + q + latents + kv + s.heads * (s.value + 1);
-  if (!is_moe_layer(c, layer)) return attention + 2 * d + 3 * c.intermediate_size;
-  const i64 k = c.num_experts_per_tok, width = c.moe_intermediate_size;
-  const i64 shared = c.n_shared_experts > 0 ? 3 * c.n_shared_experts * width : 0;
-  return attention + 2 * d + 3 * c.n_routed_experts + k * (2 * d + 3 * width) + shared;
+  const i64 latents = mla ? c.q_lora_rank + c.kv_lora_rank : 0;  // before and after their norms
+  // Both norms' inputs and results, attention's operands, result and sums.
+  i64 kept = 2 * d * (4 + operand) + (q + kv + value + (mla ? s.rope : 0)) * operand +
+             latents * (4 + operand) + 4 * s.heads;
+  const i64 attention = 4 * (q + kv + value) * (rounded ? 2 : 1) + 4 * d;
+  if (!is_moe_layer(c, layer)) {
+    kept += 3 * c.intermediate_size * operand;
+    return {kept, std::max(attention, c.intermediate_size * (12 + 2 * operand))};
+  }
+  const i64 k = c.num_experts_per_tok, shared = c.n_shared_experts * width;
+  kept += 12 * c.n_routed_experts + 2 * k * width * operand + 3 * shared * operand;
+  // Backward of the experts: the gradient of what goes into down, the operands of both weights'
+  // gradients, and rows of the input's.
+  return {kept, std::max(attention, k * (4 * d + width * (4 + 3 * operand)))};
 }
 
 // What generation keeps of each past token, in f32, and what other kinds of attention would keep in
@@ -168,21 +183,22 @@ std::string json_of(const Figures& figures) {
 }
 
 MemoryEstimate estimate_memory(const Recipe& r) {
+  const bool rounded = resolved_dtype(r.train) == "bf16";
+  const i64 operand = rounded ? 2 : 4, all = count_parameters(r.model).total;
   const i64 bytes = 4 * count_trained(r);
-  MemoryEstimate m{4 * count_parameters(r.model).total, bytes, 2 * bytes, 0, 0};
+  MemoryEstimate m{(rounded ? 6 : 4) * all, bytes, 2 * bytes, 0, 0};
   m.lane_sums = bytes * std::bit_width(std::uint64_t(r.train.lanes - 1));
   const i64 tokens = r.train.micro_batch_sequences * r.data.sequence_length;
   i64 kept = 0, largest = 0;
   for (i64 i = 0; i < r.model.num_hidden_layers; ++i) {
-    const i64 layer = kept_per_token(r.model, i);
-    kept += r.train.recompute ? r.model.hidden_size : layer;
-    largest = std::max(largest, layer);
+    const LayerBytes layer = layer_bytes(r.model, i, operand);
+    kept += r.train.recompute ? 4 * r.model.hidden_size : layer.kept;
+    largest = std::max(largest, layer.passing + (r.train.recompute ? layer.kept : 0));
   }
-  // Backward of one layer holds about as much again; the head holds a chunk of logits and its
-  // weight's gradient.
-  const i64 head = std::min<i64>(tokens, 1024) * r.model.vocab_size +
-                   2 * r.model.vocab_size * r.model.hidden_size;
-  m.activations = 4 * (tokens * (kept + largest + 2 * r.model.hidden_size) + head);
+  // The head holds a chunk of logits, rounded too, and its weight's gradient.
+  const i64 chunk = std::min<i64>(tokens, 1024) * r.model.vocab_size;
+  const i64 head = chunk * (rounded ? 6 : 4) + 4 * r.model.vocab_size * r.model.hidden_size;
+  m.activations = tokens * (kept + 8 * r.model.hidden_size) + std::max(tokens * largest, head);
   return m;
 }
 
@@ -190,8 +206,10 @@ namespace {
 
 // In floating point: with many lanes, 64 bits do not hold the largest models a recipe can ask for.
 double exact_bytes(const Recipe& r) {
+  const double image = resolved_dtype(r.train) == "bf16" ? 0.5 : 0.0;
   const double tensors = 3.0 + double(std::bit_width(std::uint64_t(r.train.lanes - 1)));
-  return 4.0 * (double(count_parameters(r.model).total) + double(count_trained(r)) * tensors);
+  return 4.0 * (double(count_parameters(r.model).total) * (1 + image) +
+                double(count_trained(r)) * tensors);
 }
 
 double machine_bytes() {
