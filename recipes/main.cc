@@ -9,6 +9,7 @@
 
 #include "quern/autograd/kernels/cpu.h"
 #include "quern/autograd/kernels/parallel.h"
+#include "quern/data/atomic_file.h"
 #include "quern/layers/presets.h"
 #include "quern/recipes/checkpoint.h"
 #include "quern/recipes/dry_run.h"
@@ -22,6 +23,7 @@
 #include "quern/recipes/internal/command_report.h"
 #include "quern/recipes/internal/command_select_experts.h"
 #include "quern/recipes/probe.h"
+#include "quern/recipes/profile.h"
 #include "quern/recipes/run.h"
 #include "quern/recipes/verify.h"
 
@@ -38,9 +40,10 @@ std::string preset_list() {
 }
 
 struct TrainCommand {
-  std::string recipe, run_dir;
+  std::string recipe, run_dir, trace;
   std::vector<std::string> overrides;
   bool dry = false, json = false;
+  i64 profile = 0;
   ExitCode* result = nullptr;
 
   void define(CLI::App& app, ExitCode* code) {
@@ -56,6 +59,9 @@ struct TrainCommand {
         ->allow_extra_args(false);
     c->add_flag("--dry-run", dry, "print parameters, FLOPs, memory and time, and stop");
     c->add_flag("--json", json, "with --dry-run: as JSON");
+    c->add_option("--profile", profile, "take so many steps, print where their time goes, and stop")
+        ->check(CLI::Range(i64(1), i64(1000)));
+    c->add_option("--trace", trace, "with --profile: a file for chrome://tracing or Perfetto");
     c->callback([this] { run(); });
   }
 
@@ -66,12 +72,21 @@ struct TrainCommand {
       std::cout << (json ? json_of(figures) : table_of(figures));
       return;
     }
+    if (profile > 0) return take_profile(r);
     if (run_dir.empty()) {
       throw ConfigError({.key = "--run-dir",
                          .what = "missing",
                          .hint = "give a folder for the run, or --dry-run"});
     }
     *result = train_run(r, run_dir);
+  }
+
+  void take_profile(const Recipe& r) const {
+    check_memory(r);
+    use_threads(r.train.threads);
+    const Profile taken = profile_steps(r, make_sampler(r), profile);
+    std::cout << table_of(taken);
+    if (!trace.empty()) write_file_atomically(trace, trace_of(taken));
   }
 };
 
