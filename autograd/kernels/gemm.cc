@@ -8,8 +8,8 @@
 namespace quern::kernels::QUERN_TIER {
 namespace {
 
-// Chunks are large enough that packing both operands anew in each costs little, and halved until
-// there are some for every thread of a small machine. How c is cut does not show in its bits.
+// Chunks are as large as slices allow, since each packs both operands anew, but a multiple of the
+// threads in number. How c is cut does not show in its bits.
 constexpr i64 kColumnChunk = kSliceWidth;
 constexpr i64 kGroupChunk = 2 * kSliceRows;  // rows of one group
 
@@ -18,9 +18,11 @@ constexpr i64 kDotColumns = 64;  // of a product of few rows
 i64 chunks(i64 n, i64 size) { return (n + size - 1) / size; }
 
 i64 row_chunk(i64 m, i64 column_chunks) {
-  i64 size = 2 * kSliceRows;
-  while (size > 4 * kTileRows && chunks(m, size) * column_chunks < 8) size /= 2;
-  return size;
+  const i64 threads = num_threads();
+  i64 pieces = chunks(m, 2 * kSliceRows);
+  if (column_chunks < 4 * threads) pieces = rounded_up(pieces, threads);
+  const i64 size = rounded_up(chunks(m, pieces), kTileRows), smallest = 4 * kTileRows;
+  return size > smallest ? size : smallest;
 }
 
 }  // namespace

@@ -96,11 +96,15 @@ struct Panels<bf16> {
   }
   // Without a next row: zeros.
   static Vector some(const bf16* x, const bf16* next, i64 n) {
+    // From two vectors: the first of each, the second of each, ...
+    const __m512i interleaved =
+        _mm512_set_epi16(47, 15, 46, 14, 45, 13, 44, 12, 43, 11, 42, 10, 41, 9, 40, 8, 39, 7, 38, 6,
+                         37, 5, 36, 4, 35, 3, 34, 2, 33, 1, 32, 0);
     const __mmask16 mask = __mmask16((1u << n) - 1);
     const __m256i first = _mm256_maskz_loadu_epi16(mask, x);
     const __m256i second = next ? _mm256_maskz_loadu_epi16(mask, next) : _mm256_setzero_si256();
-    return (Vector)_mm512_or_si512(_mm512_cvtepu16_epi32(first),
-                                   _mm512_slli_epi32(_mm512_cvtepu16_epi32(second), 16));
+    return (Vector)_mm512_permutex2var_epi16(_mm512_castsi256_si512(first), interleaved,
+                                             _mm512_castsi256_si512(second));
   }
   template <int N>
   static Vector across(const bf16* x, const bf16* next) {
