@@ -152,7 +152,8 @@ void forward_block(const Head<T>& head, const Block& block, const T* keys, Sum<T
   }
 }
 
-// What backward_block works in: [queries, keys] twice, [queries, value] twice.
+// What backward_block works in. p, ds, rounded: [queries, keys];  dout: [queries, value];
+// out: a row of results and one of their gradients, as products read them.
 template <class T>
 struct BackwardBuffers {
   Sum<T>*p, *ds, *out;
@@ -174,8 +175,10 @@ void backward_block(const AttentionBackward<T>& b, const Head<T>& head, const Bl
   block_product<T>(queries, n, a.value, S(1), buffers.dout, a.value, false,
                    a.v.data + head.v_at(block.first_key), a.v.token_step, true, ds, n, false);
   for (i64 i = block.begin; i < block.end; ++i) {
-    copy_row(a.out + head.out_at(i), buffers.out, a.value);
-    const S delta = (row(b.dout + head.out_at(i), a.value) * row(buffers.out, a.value)).sum();
+    S *const out = buffers.out, *const dout = out + a.value;
+    copy_row(a.out + head.out_at(i), out, a.value);
+    copy_row(buffers.dout + (i - block.begin) * a.value, dout, a.value);
+    const S delta = (row(dout, a.value) * row(out, a.value)).sum();
     const S log_sum_exp = a.log_sum_exp[head.log_sum_exp_at(i)];
     over_visible(head, block, i, p,
                  [&](auto visible, i64) { visible = (visible - log_sum_exp).exp(); });
@@ -201,11 +204,11 @@ void backward_group(const AttentionBackward<T>& b, i64 sequence, i64 kv_head) {
   const i64 group = a.heads / a.kv_heads, key_dim = a.nope + a.rope, all_keys = a.seq * key_dim;
   const Head<T> first(a, sequence, kv_head * group);
   const i64 scores = kBlock * a.seq, values = kBlock * a.value;
-  Scratch<T> scratch(all_keys + 2 * scores + a.value, all_keys + scores + values);
+  Scratch<T> scratch(all_keys + 2 * scores + 2 * a.value, all_keys + scores + values);
   T* const keys = scratch.operands(all_keys);
   Sum<T>* const dkeys = scratch.sums(all_keys);
   const BackwardBuffers<T> buffers{scratch.sums(scores), scratch.sums(scores),
-                                   scratch.sums(a.value), scratch.operands(scores),
+                                   scratch.sums(2 * a.value), scratch.operands(scores),
                                    scratch.operands(values)};
   first.gather_keys(keys);
   row(dkeys, all_keys).setZero();

@@ -9,7 +9,8 @@ namespace quern::kernels::QUERN_TIER {
 namespace {
 
 // Chunks are as large as slices allow, since each packs both operands anew, but a multiple of the
-// threads in number. How c is cut does not show in its bits.
+// threads in number. How c is cut does not show in its bits; products of few rows alone are summed
+// otherwise.
 constexpr i64 kColumnChunk = kSliceWidth;
 constexpr i64 kGroupChunk = 2 * kSliceRows;  // rows of one group
 
@@ -49,8 +50,11 @@ void gemm(const Gemm<T>& g) {
 template <class T>
 void grouped_gemm(const GroupedGemm<T>& g) {
   i64 tasks = 0;
+  bool few = g.trans_b;  // in every group, so that no row's bits depend on who is in its group
   for (i64 e = 0; e < g.groups; ++e) {
-    tasks += chunks(g.offsets[e + 1] - g.offsets[e], kGroupChunk);
+    const i64 rows = g.offsets[e + 1] - g.offsets[e];
+    tasks += chunks(rows, kGroupChunk);
+    few = few && rows <= kFewRows;
   }
   parallel_for(tasks, [&](i64 task) {
     i64 e = 0;
@@ -61,7 +65,7 @@ void grouped_gemm(const GroupedGemm<T>& g) {
     }
     const i64 begin = g.offsets[e] + task * kGroupChunk;
     const i64 rows = smaller(kGroupChunk, g.offsets[e + 1] - begin);
-    if (rows <= kFewRows && g.trans_b) {
+    if (few) {
       few_rows_product<T>(rows, g.n, g.k, Matrix<T>{g.a, g.k, g.a_rows}.at(begin, 0),
                           g.b + e * g.n * g.k, g.k, g.c + begin * g.n, g.n, g.accumulate);
       return;

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: MIT
 // Matrix products on row-major arrays, plain and grouped. Work is cut by sizes alone and the inner
 // extent is never split between threads, so results do not depend on how many there are.
-// T: float, double, or bf16, whose products are exact and summed in f32.
+// T: float, double, or bf16, whose products are summed in f32: exact products, one after the other,
+// or where the processor has an instruction for it, pairs of them, with subnormals taken as zero.
 #pragma once
 
 #include "quern/autograd/kernels/types.h"

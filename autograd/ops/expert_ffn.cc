@@ -89,18 +89,19 @@ template <class T>
 void backward(const Experts& e, const Tensor& outputs, const Tensor& dy, Grads& d) {
   const DType sum = sum_type(dtype_of<T>());
   const Tensor g = in_type(dy, dtype_of<T>());
-  const Tensor dinner = e.new_rows(e.width, sum);
+  Tensor dinner = e.new_rows(e.width, sum);
   kernels::grouped_gemm<T>({e.experts, e.offsets->data(), e.width, e.hidden, g.data<T>(),
                             e.down.data<T>(), false, dinner.data<Sum<T>>(), false,
                             e.token_of_row()});
   const GradTarget dweights =
       d.wants(1) ? d.into(1) : GradTarget{Tensor::empty(e.weights.shape(), sum), false};
-  const Tensor inner = e.new_rows(e.width, dtype_of<T>());
+  Tensor inner = e.new_rows(e.width, dtype_of<T>());
   const Tensor douts = e.new_rows(2 * e.width, dtype_of<T>());
   kernels::weighted_swiglu_backward<T>({e.tokens, e.top_k, e.width, e.row_of_slot(),
                                         outputs.data<T>(), e.weights.data<Sum<T>>(),
                                         dinner.data<Sum<T>>(), inner.data<T>(), douts.data<T>(),
                                         dweights.data<Sum<T>>(), dweights.accumulate});
+  dinner = {};  // room for what follows
   if (d.wants(3)) {
     const GradTarget to = d.into_stack(3);
     for (const StackRun& run : runs_of(to.matrices.get(), e.experts)) {
@@ -110,6 +111,7 @@ void backward(const Experts& e, const Tensor& outputs, const Tensor& dy, Grads& 
                                         to.accumulate, e.token_of_row()});
     }
   }
+  inner = {};
   if (d.wants(2)) {
     const GradTarget to = d.into_stack(2);
     const Tensor x = in_type(e.x, dtype_of<T>());
@@ -137,6 +139,7 @@ Var expert_ffn(Tape& tape, const Var& x, const Var& weights, const Var& gate_up,
   Experts e = check(x, weights, gate_up, down, std::move(offsets), map);
   Tensor y = Tensor::empty({e.tokens, e.hidden}, gate_up.dtype());
   const Tensor outputs = for_operand_type(e.gate_up, [&]<class T>() { return forward<T>(e, y); });
+  if (!gate_up.requires_grad()) e.x = {};  // only its gradient reads it again
   return tape.record("expert_ffn", {x, weights, gate_up, down}, y,
                      [e = std::move(e), outputs](const Tensor& dy, Grads& d) {
                        for_operand_type(e.gate_up,

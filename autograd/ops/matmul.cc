@@ -19,7 +19,8 @@ Var linear(Tape& tape, const Var& x, const Var& weight) {
                       y.data<Sum<T>>(), out, false});
   });
   return tape.record("linear", {x, weight}, y,
-                     [kept, w, tokens, in, out](const Tensor& dy, Grads& d) {
+                     [kept = weight.requires_grad() ? kept : Tensor(), w, tokens, in, out](
+                         const Tensor& dy, Grads& d) {
                        for_operand_type(w, [&]<class T>() {
                          const Tensor g = in_type(dy, w.dtype());
                          if (d.wants(0)) {
@@ -54,7 +55,8 @@ Var grouped_linear(Tape& tape, const Var& x, const Var& weight,
   });
   return tape.record(
       "grouped_linear", {x, weight}, y,
-      [kept, w, offsets, groups, in, out](const Tensor& dy, Grads& d) {
+      [kept = weight.requires_grad() ? kept : Tensor(), w, offsets, groups, in, out](
+          const Tensor& dy, Grads& d) {
         for_operand_type(w, [&]<class T>() {
           const Tensor g = in_type(dy, w.dtype());
           if (d.wants(0)) {
