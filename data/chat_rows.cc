@@ -126,15 +126,15 @@ std::optional<RowForm> row_form_named(std::string_view name) {
   return std::nullopt;
 }
 
-RowForm detect_row_form(std::string_view line, std::size_t max_bytes) {
+std::optional<RowForm> detect_row_form(std::string_view line, std::size_t max_bytes) {
   try {
     const json row = parse_bounded_json(line, "", limits_of(max_bytes));
     for (const auto& [key, form] : kForms) {
       if (row.is_object() && row.contains(key)) return form;
     }
-  } catch (const DataError&) {
+  } catch (const DataError&) {  // its reader says what is wrong
   }
-  return RowForm::text;
+  return std::nullopt;
 }
 
 std::vector<ChatTurn> read_chat_row(std::string_view line, RowForm form, const std::string& file,

@@ -31,9 +31,8 @@ struct ChatTurn {
 enum class RowForm { text, messages, conversations, instruction, prompt };
 std::optional<RowForm> row_form_named(std::string_view name);
 
-// The form of a row, by its keys; text where nothing says otherwise, also for what is not JSON,
-// since the reader of that form says what is wrong.
-RowForm detect_row_form(std::string_view line, std::size_t max_bytes);
+// The form of a row, by its keys; none where it has no key of any form, or is not JSON.
+std::optional<RowForm> detect_row_form(std::string_view line, std::size_t max_bytes);
 
 // The turns of a conversation: the system's only first, the last one the assistant's, no answer
 // blank. Throws DataError, with the place of the line and the key, for what is otherwise.

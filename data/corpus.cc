@@ -180,8 +180,11 @@ void skip_row(Corpus& corpus, const ErrorFacts& facts) {
     throw DataError(most);
   }
   std::string reason = facts.what.empty() ? "expected " + facts.expected : facts.what;
-  if (corpus.skipped.size() >= kReasons) reason = "other reasons";
   auto found = std::ranges::find(corpus.skipped, reason, &SkippedRows::reason);
+  if (found == corpus.skipped.end() && corpus.skipped.size() >= kReasons) {
+    reason = "other reasons";
+    found = std::ranges::find(corpus.skipped, reason, &SkippedRows::reason);
+  }
   if (found == corpus.skipped.end()) {
     const ErrorFacts place{.file = facts.file, .line = facts.line, .column = facts.column};
     found = corpus.skipped.insert(found, {.reason = reason, .first = sentence(place)});
@@ -204,13 +207,13 @@ void read_file_into(Corpus& corpus, const fs::path& path, i32 source, i32 file, 
   Lines lines(path, options.max_line_bytes);
   const size_t longest = size_t(options.max_line_bytes) * 3;  // where U+FFFD came in
   const JsonLimits limits{.max_bytes = longest, .max_string = longest};
-  std::optional<RowForm> form = options.rows;
+  std::optional<RowForm> form = options.rows;  // of the first row that shows one
   for (std::string line; lines.next(line);) {
     if (line.find_first_not_of(" \t\r") == std::string::npos) continue;
     try {
       gate.check_json(line, lines.number());
       if (!form) form = detect_row_form(line, longest);
-      if (*form == RowForm::text) {
+      if (form.value_or(RowForm::text) == RowForm::text) {
         add(read_json_line(line, "text", path.string(), lines.number(), limits));
       } else {
         corpus.documents.push_back(

@@ -7,7 +7,6 @@
 #include <string>
 
 #include "quern/autograd/error.h"
-#include "quern/data/batch.h"
 
 namespace quern {
 namespace {
@@ -79,6 +78,21 @@ void fill_packed_row(const TokenFile& file, std::span<const i64> documents, std:
     }
     at += length;
   }
+}
+
+Batch packed_batch(const TokenFile& file, const Packing& packing, std::span<const i64> windows,
+                   i64 seq) {
+  const Shape shape{i64(windows.size()), seq};
+  const Batch batch{Tensor::empty(shape, DType::i32), Tensor::empty(shape, DType::i32),
+                    Tensor::empty(shape, DType::i32)};
+  for (size_t row = 0; row < windows.size(); ++row) {
+    const auto of = [&](const Tensor& t) {
+      return t.span<i32>().subspan(row * size_t(seq), size_t(seq));
+    };
+    fill_packed_row(file, packing.window(windows[row]), of(batch.tokens), of(batch.labels),
+                    of(batch.doc_start));
+  }
+  return batch;
 }
 
 }  // namespace quern

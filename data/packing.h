@@ -6,6 +6,7 @@
 #include <span>
 #include <vector>
 
+#include "quern/data/batch.h"
 #include "quern/data/token_file.h"
 
 namespace quern {
@@ -33,5 +34,9 @@ Packing pack_documents(const TokenFile& file, i64 seq, i64 begin, i64 end);
 // gives the same losses, to rounding, wherever it lies and whatever lies beside it.
 void fill_packed_row(const TokenFile& file, std::span<const i64> documents, std::span<i32> tokens,
                      std::span<i32> labels, std::span<i32> doc_start);
+
+// These windows, one a row of seq tokens.
+Batch packed_batch(const TokenFile& file, const Packing& packing, std::span<const i64> windows,
+                   i64 seq);
 
 }  // namespace quern

@@ -16,7 +16,6 @@
 #include "quern/data/internal/encode_corpus.h"
 #include "quern/data/internal/staging.h"
 #include "quern/data/manifest.h"
-#include "quern/data/sha256.h"
 #include "quern/data/token_file.h"
 #include "quern/data/tokenizer.h"
 
@@ -28,7 +27,6 @@ namespace fs = std::filesystem;
 // What a prepared corpus may consist of, in the order in which single files are replaced.
 const std::vector<std::string> kFiles = {"tokenizer.json", "train.h5", "validation.h5",
                                          kManifestName};
-constexpr size_t kEncodeBytes = size_t(1) << 20;  // text that one task encodes, at least
 
 void check(const PrepareOptions& options) {
   if (options.train.empty()) {
@@ -179,7 +177,6 @@ void refuse_a_mixture(const Corpus& train, const Corpus& validation) {
 // The first, the middle and the last conversation as they will be seen.
 std::vector<std::string> samples_of(const TokenFile& file, const Tokenizer& tokenizer) {
   std::vector<std::string> samples;
-  if (!file.has_mask()) return samples;
   std::set<i64> shown = {0, file.num_documents() / 2, file.num_documents() - 1};
   for (const i64 document : shown) {
     const i64 begin = file.document_offsets()[size_t(document)];
@@ -240,7 +237,8 @@ PrepareReport prepare(const PrepareOptions& options) {
   const fs::path& out = staging.path();
   tokenizer.save(out / "tokenizer.json");
   report.train = write_part(out / "train.h5", train, tokenizer, options.max_row_tokens);
-  report.samples = samples_of(TokenFile(out / "train.h5"), tokenizer);
+  const bool chat = !train.documents[0].turns.empty();
+  if (chat) report.samples = samples_of(TokenFile(out / "train.h5"), tokenizer);
   std::vector<std::string> written = {"tokenizer.json", "train.h5"};
   if (!validation.documents.empty()) {
     report.validation =

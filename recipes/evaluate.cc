@@ -86,17 +86,11 @@ void tally_conversations(const Model& model, const TokenFile& file, i64 first, i
   }
   for (i64 begin = 0; begin < wanted; begin += step) {
     if (options.before_batch) options.before_batch();
-    const Shape shape{std::min(step, wanted - begin), seq};
-    const Batch batch{Tensor::empty(shape, DType::i32), Tensor::empty(shape, DType::i32),
-                      Tensor::empty(shape, DType::i32)};
-    for (i64 row = 0; row < shape[0]; ++row) {
-      const auto of = [&](const Tensor& t) {
-        return t.span<i32>().subspan(size_t(row * seq), size_t(seq));
-      };
-      const i64 window = (begin + row) * packing.windows() / wanted;
-      fill_packed_row(file, packing.window(window), of(batch.tokens), of(batch.labels),
-                      of(batch.doc_start));
+    std::vector<i64> windows;
+    for (i64 i = begin; i < std::min(begin + step, wanted); ++i) {
+      windows.push_back(i * packing.windows() / wanted);
     }
+    const Batch batch = packed_batch(file, packing, windows, seq);
     const Tensor nll = nll_of(model, batch, batch.doc_start);
     for (const double bits : nll.span<double>()) tally.nll += bits;
     for (const i32 label : batch.labels.span<i32>()) {

@@ -95,11 +95,7 @@ void score_conversations(const Model& model, const TokenFile& file, const ScoreO
   const auto offsets = file.document_offsets();
   for (const i64 window : windows) {
     if (o.before_batch) o.before_batch();
-    const Shape shape{1, o.sequence_length};
-    const Batch batch{Tensor::empty(shape, DType::i32), Tensor::empty(shape, DType::i32),
-                      Tensor::empty(shape, DType::i32)};
-    fill_packed_row(file, packing.window(window), batch.tokens.span<i32>(),
-                    batch.labels.span<i32>(), batch.doc_start.span<i32>());
+    const Batch batch = packed_batch(file, packing, std::span(&window, 1), o.sequence_length);
     const auto routers = route(model, batch, batch.doc_start);
     i64 begin = 0;
     for (const i64 document : packing.window(window)) {

@@ -2,6 +2,8 @@
 #include "quern/autograd/ops/capacity.h"
 
 #include <algorithm>
+#include <cmath>
+#include <limits>
 #include <numeric>
 
 #include "quern/autograd/error.h"
@@ -11,6 +13,11 @@ namespace quern::ops {
 namespace {
 
 constexpr i64 kChunk = 4096;  // copies or scores that are worth a thread
+
+// A score by which one can sort: NaN, which is neither above nor below any other, is the lowest.
+double sortable(double score) {
+  return std::isnan(score) ? -std::numeric_limits<double>::infinity() : score;
+}
 
 // A choice, by its place in ids.
 struct Copy {
@@ -39,7 +46,7 @@ std::vector<std::vector<Copy>> copies_by_bin(const Tensor& ids, const Tensor& sc
     const i64 token = i / top_k;
     const i32 expert = ids.data<i32>()[i];
     if (expert < 0) continue;
-    const double score = double(scores.data<T>()[token * experts + expert]);
+    const double score = sortable(double(scores.data<T>()[token * experts + expert]));
     const bool exempt = !rule.exempt.empty() && rule.exempt[size_t(token)];
     bins[size_t(expert / (experts / rule.bins))].push_back(
         {i, token, i % top_k, expert, score, exempt});
@@ -65,7 +72,7 @@ std::vector<i32> best_tokens(const Tensor& scores, i64 column, i64 capacity) {
   std::vector<i32> order(static_cast<size_t>(scores.dim(0)));
   std::iota(order.begin(), order.end(), 0);
   std::partial_sort(order.begin(), order.begin() + capacity, order.end(), [&](i32 a, i32 b) {
-    const T u = s[a * experts], v = s[b * experts];
+    const double u = sortable(double(s[a * experts])), v = sortable(double(s[b * experts]));
     return u > v || (u == v && a < b);
   });
   order.resize(size_t(capacity));

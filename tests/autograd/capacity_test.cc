@@ -6,6 +6,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <limits>
 
 #include "quern/autograd/error.h"
 #include "quern/autograd/kernels/parallel.h"
@@ -96,6 +97,25 @@ TEST(Capacity, ThreadsDropTheSame) {
   set_num_threads(1);
   EXPECT_EQ(kept, kept_by_counting(ids, scores, rule));
   EXPECT_GT(std::ranges::count(kept, -1), 0);
+}
+
+// Scores of which every third is bad, and so many that sorting does more than insert.
+TEST(Capacity, NanComesLast) {
+  const i64 tokens = 200, experts = 2;
+  const Tensor scores = rough_scores(tokens, experts, 1), lowest = scores.clone();
+  const Tensor ids = ops::top_k_columns(scores, {.top_k = 1});
+  for (i64 i = 0; i < scores.numel(); i += 3) {
+    scores.data<double>()[i] = std::numeric_limits<double>::quiet_NaN();
+    lowest.data<double>()[i] = -std::numeric_limits<double>::infinity();
+  }
+  for (const i64 capacity : {20, 60, 80}) {
+    const CapacityRule rule{experts, capacity, CapacityOrder::score, {}};
+    EXPECT_EQ(values(ops::within_capacity(ids, scores, rule)), kept_by_counting(ids, lowest, rule));
+  }
+  for (const i64 capacity : {20, 150}) {
+    EXPECT_EQ(values(ops::expert_choice(scores, capacity)),
+              values(ops::expert_choice(lowest, capacity)));
+  }
 }
 
 TEST(Capacity, FirstChoicesComeBeforeSecondOnes) {

@@ -18,7 +18,7 @@ namespace {
 constexpr std::size_t kMaxBytes = 1 << 20;
 
 std::vector<ChatTurn> turns_of(const std::string& row) {
-  return read_chat_row(row, detect_row_form(row, kMaxBytes), "a.jsonl", 7, kMaxBytes);
+  return read_chat_row(row, detect_row_form(row, kMaxBytes).value(), "a.jsonl", 7, kMaxBytes);
 }
 
 std::string spelled(const std::vector<ChatTurn>& turns) {
@@ -29,6 +29,8 @@ std::string spelled(const std::vector<ChatTurn>& turns) {
 
 TEST(ChatRows, FiveForms) {
   EXPECT_EQ(detect_row_form(R"({"text": "a"})", kMaxBytes), RowForm::text);
+  EXPECT_EQ(detect_row_form(R"({"id": 3})", kMaxBytes), std::nullopt);
+  EXPECT_EQ(detect_row_form(R"({"prompt": "p")", kMaxBytes), std::nullopt);
   EXPECT_EQ(spelled(turns_of(R"({"messages": [{"role": "system", "content": "s"},
       {"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}], "id": 3})")),
             "system(s)user(q)assistant(a)");
@@ -190,6 +192,35 @@ TEST(Chat, SkippingEndsWhereMostRowsCannotBeUsed) {
   for (int i = 0; i < 1500; ++i) rows += "{\"text\": \"x\"}\n";
   const std::filesystem::path paths[] = {dir.file("a.jsonl", rows)};
   EXPECT_THROW(read_corpus(paths, {.on_row_error = OnRowError::skip}), DataError);
+}
+
+TEST(Chat, ABrokenFirstRowDoesNotNameTheForm) {
+  const TempDir dir;
+  const std::filesystem::path paths[] = {dir.file("a.jsonl", R"({"prompt": "cut
+{"id": 3}
+{"prompt": "p", "completion": "c"}
+)")};
+  EXPECT_THROW(read_corpus(paths), DataError);
+  const Corpus corpus = read_corpus(paths, {.on_row_error = OnRowError::skip});
+  ASSERT_EQ(corpus.documents.size(), 1u);
+  EXPECT_EQ(spelled(corpus.documents[0].turns), "user(p)assistant(c)");
+  EXPECT_EQ(corpus.skipped.size(), 2u);
+}
+
+TEST(Chat, KnownReasonsAreCountedPastTheTwentieth) {
+  const TempDir dir;
+  const std::string good = "{\"prompt\": \"p\", \"completion\": \"c\"}\n";
+  const std::string empty = "{\"prompt\": \"p\", \"completion\": \"\"}\n";
+  std::string rows = good + empty;
+  for (char c = 0x0e; c < 0x20; ++c) rows += std::string("{\"prompt\": \"") + c + "\"}\n";
+  for (char c = 0x01; c < 0x08; ++c) rows += std::string("{\"prompt\": \"") + c + "\"}\n";
+  const std::filesystem::path paths[] = {dir.file("a.jsonl", rows + empty + empty)};
+  const Corpus corpus = read_corpus(paths, {.on_row_error = OnRowError::skip});
+  ASSERT_EQ(corpus.skipped.size(), 21u);
+  EXPECT_EQ(corpus.skipped.front().reason, "an empty answer");
+  EXPECT_EQ(corpus.skipped.front().rows, 3);
+  EXPECT_EQ(corpus.skipped.back().reason, "other reasons");
+  EXPECT_EQ(corpus.skipped.back().rows, 1 + 18 + 7 - 20);
 }
 
 TEST(Chat, TextAndConversationsAreNotMixed) {

@@ -57,6 +57,15 @@ TEST(Packing, LabelsOfAnswersOnly) {
   EXPECT_EQ(tokens, (std::vector<i32>{0, 1, 2, 3, 4, 5, 6, 0, 1, 2, 3, 4}));
   EXPECT_EQ(labels, (std::vector<i32>{x, 2, 3, x, 5, 6, x, x, x, x, x, x}));
   EXPECT_EQ(doc_start, (std::vector<i32>{0, 0, 0, 0, 4, 4, 4, 7, 7, 7, 7, 11}));
+
+  const std::vector<i64> windows = {1, 0};  // a batch has the windows in the order asked for
+  const Batch batch = packed_batch(*file, pack_documents(*file, 4, 0, 2), windows, 4);
+  const auto values = [](const Tensor& t) {
+    return std::vector<i32>(t.span<i32>().begin(), t.span<i32>().end());
+  };
+  EXPECT_EQ(values(batch.tokens), (std::vector<i32>{4, 5, 6, 4, 0, 1, 2, 3}));
+  EXPECT_EQ(values(batch.labels), (std::vector<i32>{5, 6, x, x, x, 2, 3, x}));
+  EXPECT_EQ(values(batch.doc_start), (std::vector<i32>{0, 0, 0, 3, 0, 0, 0, 0}));
 }
 
 TEST(Packing, AnEpochOfTheSamplerSeesEveryAnswerOnce) {
