@@ -5,66 +5,12 @@
 
 #include "quern/autograd/gradcheck.h"
 #include "quern/autograd/kernels/parallel.h"
-#include "tests/support/toy_model.h"
+#include "tests/layers/model_step.h"
 
 namespace quern {
 namespace {
 
 using namespace testing;
-
-ModelConfig tied(ModelConfig c) {
-  c.tie_word_embeddings = true;
-  return c;
-}
-
-std::vector<ModelConfig> several_configs() {
-  return {toy_config(),
-          with_q_lora(with_yarn(toy_config())),
-          normalised(group_limited(toy_config())),
-          tied(with_q_lora(toy_config())),
-          noaux_tc(toy_config()),
-          with_attention(toy_config(), "mha"),
-          with_attention(with_yarn(toy_config()), "gqa"),
-          with_attention(toy_config(), "mqa")};
-}
-
-Model random_model(const ModelConfig& config, DType dtype = DType::f64, double std = 0.3) {
-  Model model(config, dtype);
-  randomise(model, std);
-  return model;
-}
-
-// Cross entropy against fixed random labels, summed over tokens and scaled, plus the aux loss.
-Var loss_of(Tape& tape, const Model& model, const ModelOutput& out, const Tensor& labels,
-            double scale, double aux_scale = 1) {
-  const Var nll =
-      ops::linear_cross_entropy(tape, out.hidden, tape.parameter(model.head()), labels, scale).loss;
-  return ops::add(tape, nll, ops::scale(tape, out.aux_loss, aux_scale));
-}
-
-// What a step leaves behind: loss, gradients in the order of visit, and the routers' counts.
-struct Step {
-  Tensor loss;
-  std::vector<Tensor> gradients;
-  std::vector<std::vector<i64>> loads;
-};
-
-Step step_of(Model& model, const Tensor& ids, const ForwardOptions& options = {}) {
-  const Tensor labels = random_ids({ids.numel()}, model.config.vocab_size, 2);
-  Step step;
-  for (Parameter* p : parameters_of(model)) p->clear_grad();
-  Tape tape;
-  const ModelOutput out = model.forward(tape, ids, {}, options);
-  const Var loss = loss_of(tape, model, out, labels, 1.0 / double(ids.numel()));
-  tape.backward(loss);
-  step.loss = loss.value();
-  for (Parameter* p : parameters_of(model)) {
-    p->settle_grad();
-    step.gradients.push_back(p->grad.clone());
-  }
-  for (const RouterStats& r : out.router) step.loads.push_back(r.load);
-  return step;
-}
 
 void expect_same_bits(Model& model, const Step& a, const Step& b) {
   EXPECT_TRUE(same_bits(a.loss, b.loss));
@@ -226,47 +172,6 @@ TEST(Model, RecomputationChangesNoBit) {
       const Step recomputed = step_of(model, ids, {.recompute = true});
       expect_same_bits(model, kept, recomputed);
       ASSERT_EQ(recomputed.loads.size(), 1u);  // counted once
-    }
-  }
-}
-
-double distance(const Tensor& a, const Tensor& b) {
-  const Tensor x = a.cast(DType::f64), y = b.cast(DType::f64);
-  double sum = 0;
-  for (i64 i = 0; i < x.numel(); ++i) sum += std::pow(x.data<double>()[i] - y.data<double>()[i], 2);
-  return std::sqrt(sum);
-}
-
-double norm_of(const Tensor& t) { return distance(t, Tensor::zeros(t.shape(), t.dtype())); }
-
-// How far gradients move when the weights alone are rounded says how sensitive they are. A step in
-// bf16 rounds the activations and gradients that meet these weights too, and what attention makes
-// of them: four times as far is allowed, and the half unit, 2^-9, by which a product's operand is
-// off on its own.
-TEST(Model, MixedPrecisionStaysWithinItsRounding) {
-  for (const ModelConfig& c : several_configs()) {
-    Model exact = random_model(c, DType::f32, 0.2), mixed = random_model(c, DType::bf16, 0.2);
-    Step a, b, rounded;
-    std::uint64_t seed = 0;
-    do {  // until a batch whose experts rounding does not change, or it would be another function
-      ASSERT_LT(++seed, 20u);
-      const Tensor ids = random_ids({2, 11}, c.vocab_size, seed);
-      Model weights = random_model(c, DType::f32, 0.2);
-      weights.visit([](Parameter& p) {
-        if (p.kind == ParamKind::norm || p.kind == ParamKind::router) return;
-        p.value.copy_from(p.value.cast(DType::bf16).cast(DType::f32));
-      });
-      a = step_of(exact, ids);
-      b = step_of(mixed, ids);
-      rounded = step_of(weights, ids);
-    } while (a.loads != b.loads || a.loads != rounded.loads);
-    EXPECT_NEAR(b.loss.item(), a.loss.item(), std::ldexp(a.loss.item(), -9));
-    EXPECT_NE(b.loss.item(), a.loss.item());
-    const std::vector<Parameter*> parameters = parameters_of(exact);
-    for (size_t i = 0; i < parameters.size(); ++i) {
-      const double allowed = 4 * distance(rounded.gradients[i], a.gradients[i]) +
-                             std::ldexp(norm_of(a.gradients[i]), -9);
-      EXPECT_LE(distance(b.gradients[i], a.gradients[i]), allowed) << parameters[i]->name;
     }
   }
 }
