@@ -17,6 +17,7 @@ struct KvCache {
     // Of MLA:
     Tensor latent;  // [max_tokens, kv_lora_rank], after its norm
     Tensor k_rope;  // [max_tokens, qk_rope_head_dim], after rotation
+    Tensor kv_b;    // [heads * (nope + value), kv_lora_rank], merged() by the first tokens
     // Of the other kinds:
     Tensor keys;    // [max_tokens, kv_heads * head_dim], after rotation
     Tensor values;  // [max_tokens, kv_heads * head_dim]

@@ -75,7 +75,7 @@ void add_low_rank(const Tensor& w, const Tensor& a, const Tensor& b, double scal
 
 Tensor merged(const Parameter& weight) {
   if (weight.update == nullptr) return weight.operand();
-  const Tensor w = weight.value.clone();
+  const Tensor w = weight.operand().cast(weight.value.dtype());  // a copy
   add_low_rank(w, weight.update->a.value, weight.update->b.value, weight.update->scale);
   return w;
 }

@@ -41,7 +41,8 @@ struct LowRankStack {
   double scale = 1;
 };
 
-// W + scale * B A, summed in f64 and rounded once; where there is no update, what products read.
+// W, as products read it, + scale * B A, summed in f64 and rounded once to the type of sums; where
+// there is no update, W alone, which may be bf16.
 Tensor merged(const Parameter& weight);
 void add_low_rank(const Tensor& w, const Tensor& a, const Tensor& b, double scale);
 

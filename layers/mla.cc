@@ -78,9 +78,10 @@ Tensor Mla::decode(const Tensor& x, const AttentionContext& context, KvCache::La
   const KeyParts keys = key_parts(silent, Var(x), context);
   layer.latent.rows(past, past + tokens).copy_from(keys.latent.value().cast(layer.latent.dtype()));
   layer.k_rope.rows(past, past + tokens).copy_from(keys.k_rope.value().reshape({tokens, rope_dim}));
+  if (!layer.kv_b.defined()) layer.kv_b = merged(kv_b_proj.weight);
   const Tensor out = ops::mla_decode(q.value(), layer.latent.rows(0, past + tokens),
-                                     layer.k_rope.rows(0, past + tokens), merged(kv_b_proj.weight),
-                                     nope, value, scale);  // [tokens, heads * value]
+                                     layer.k_rope.rows(0, past + tokens), layer.kv_b, nope, value,
+                                     scale);  // [tokens, heads * value]
   return o_proj.forward(silent, Var(out)).value();
 }
 

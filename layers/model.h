@@ -59,7 +59,7 @@ struct Model {
   void add_low_rank_updates(i64 rank, double scale,
                             const std::function<bool(const Parameter&)>& target);
   // Freezes the parameters that `trained` does not take: they get no gradient, and a router whose
-  // gate is frozen keeps its bias. To be called once, before gradients are computed.
+  // gate is frozen keeps its bias. Before gradients are computed; what is frozen stays frozen.
   void train_only(const std::function<bool(const Parameter&)>& trained);
   // The state dict: the values of all parameters, and biases of routers, which are none.
   void visit_tensors(const TensorVisitor& visitor);

@@ -52,9 +52,22 @@ TEST(LowRank, TheModelIsTheOneWithMergedMatrices) {
     EXPECT_GT(largest_difference(updated, logits_of(base, ids)), 1e-2);
 
     KvCache cache(config, 7, DType::f64);
-    const Tensor decoded = model.decode(ids.view(0, {7}), cache);
+    model.decode(ids.view(0, {5}), cache);
+    const Tensor once = cache.layers[0].kv_b;
+    const Tensor decoded = model.decode(ids.view(5, {2}), cache);
     EXPECT_LT(largest_difference(decoded, updated.rows(6, 7)), 1e-11);
+    EXPECT_EQ(once.bytes().data(), cache.layers[0].kv_b.bytes().data());  // merged once
   }
+}
+
+// Generation begins with the rounded matrix that training reads.
+TEST(LowRank, MergesIntoWhatProductsRead) {
+  Model model(toy_config(), DType::bf16);
+  model.add_low_rank_updates(2, 1, is_matrix);
+  model.initialise(1);  // B is zero
+  const Parameter& w = std::get<Mla>(model.layers[1].self_attn).kv_b_proj.weight;
+  EXPECT_TRUE(same_bits(merged(w), w.image.cast(DType::f32)));
+  EXPECT_FALSE(same_bits(merged(w), w.value));
 }
 
 // Losses of a few steps of AdamW, without decay, on the parameters given.
