@@ -16,6 +16,8 @@ i64 length_of(const TokenFile& file, i64 document) {
   return offsets[size_t(document) + 1] - offsets[size_t(document)];
 }
 
+}  // namespace
+
 void check_lengths(const TokenFile& file, i64 seq, i64 begin, i64 end) {
   for (i64 i = begin; i < end; ++i) {
     if (length_of(file, i) <= seq) continue;
@@ -27,8 +29,6 @@ void check_lengths(const TokenFile& file, i64 seq, i64 begin, i64 end) {
                              std::to_string(seq)});
   }
 }
-
-}  // namespace
 
 Packing pack_documents(const TokenFile& file, i64 seq, i64 begin, i64 end) {
   check_lengths(file, seq, begin, end);

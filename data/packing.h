@@ -23,8 +23,11 @@ struct Packing {
   }
 };
 
+// Throws DataError where one of the documents [begin, end) is longer than a window of seq tokens.
+void check_lengths(const TokenFile& file, i64 seq, i64 begin, i64 end);
+
 // Best fit, the longest document first, into windows of seq tokens; a function of the lengths. Of
-// the documents [begin, end). Throws DataError for a document longer than a window.
+// the documents [begin, end). Throws as check_lengths().
 Packing pack_documents(const TokenFile& file, i64 seq, i64 begin, i64 end);
 
 // A row of a batch. Attention begins anew with each document, and its last token predicts nothing;

@@ -36,6 +36,12 @@ ordered_json peft_config(const FinetuneRecipe& f, const std::set<std::string>& m
           {"inference_mode", true}};
 }
 
+// Without the folders above it, which are this machine's.
+std::string name_of_base(const Recipe& recipe) {
+  const fs::path base = recipe.train.init_from;
+  return (base.has_filename() ? base : base.parent_path()).filename().string();
+}
+
 void export_updates(const Hdf5Reader& in, const Recipe& recipe, const fs::path& out) {
   std::vector<NamedTensor> tensors;
   std::set<std::string> modules;
@@ -46,14 +52,14 @@ void export_updates(const Hdf5Reader& in, const Recipe& recipe, const fs::path& 
     }
   }
   write_safetensors(out / "adapter_model.safetensors", tensors);
-  const auto config = peft_config(recipe.finetune, modules, recipe.train.init_from);
+  const auto config = peft_config(recipe.finetune, modules, name_of_base(recipe));
   write_file_atomically(out / "adapter_config.json",
                         config.dump(2, ' ', false, ordered_json::error_handler_t::replace) + "\n");
 }
 
-// What has moments was trained.
+// What has moments was trained. The model.h5 may have been named alone: then these are unchecked.
 std::vector<std::string> trained_names(const fs::path& checkpoint) {
-  const Hdf5Reader moments(checkpoint / "optimizer.h5");
+  const Hdf5Reader moments(find_model_file(checkpoint / "optimizer.h5").path);
   std::vector<std::string> names;
   for (const std::string& name : moments.names()) {
     if (name.starts_with("m/")) names.push_back(name.substr(2));

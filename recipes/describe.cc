@@ -182,10 +182,10 @@ std::string json_of(const Figures& figures) {
   return object.dump(2, ' ', false, nlohmann::json::error_handler_t::replace) + "\n";
 }
 
-MemoryEstimate estimate_memory(const Recipe& r) {
+MemoryEstimate estimate_memory(const Recipe& r, i64 trained) {
   const bool rounded = resolved_dtype(r.train) == "bf16";
   const i64 operand = rounded ? 2 : 4, all = count_parameters(r.model).total;
-  const i64 bytes = 4 * count_trained(r);
+  const i64 bytes = 4 * trained;
   MemoryEstimate m{(rounded ? 6 : 4) * all, bytes, 2 * bytes, 0, 0};
   m.lane_sums = bytes * std::bit_width(std::uint64_t(r.train.lanes - 1));
   const i64 tokens = r.train.micro_batch_sequences * r.data.sequence_length;
@@ -205,11 +205,11 @@ MemoryEstimate estimate_memory(const Recipe& r) {
 namespace {
 
 // In floating point: with many lanes, 64 bits do not hold the largest models a recipe can ask for.
-double exact_bytes(const Recipe& r) {
+double least_bytes(const Recipe& r) {
   const double image = resolved_dtype(r.train) == "bf16" ? 0.5 : 0.0;
   const double tensors = 3.0 + double(std::bit_width(std::uint64_t(r.train.lanes - 1)));
   return 4.0 * (double(count_parameters(r.model).total) * (1 + image) +
-                double(count_trained(r)) * tensors);
+                double(least_trained(r)) * tensors);
 }
 
 double machine_bytes() {
@@ -219,7 +219,7 @@ double machine_bytes() {
 }  // namespace
 
 bool fits_memory(const Recipe& recipe) {
-  return machine_bytes() <= 0 || exact_bytes(recipe) <= machine_bytes();
+  return machine_bytes() <= 0 || least_bytes(recipe) <= machine_bytes();
 }
 
 void check_memory(const Recipe& recipe) {
@@ -229,7 +229,7 @@ void check_memory(const Recipe& recipe) {
       {.key = "model",
        .what = "too large for this machine",
        .expected = "weights, gradients and moments of at most " + text(machine_bytes()),
-       .actual = text(exact_bytes(recipe)),
+       .actual = text(least_bytes(recipe)),
        .hint = "`quern train RECIPE --dry-run` shows what takes the memory"});
 }
 

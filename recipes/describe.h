@@ -36,15 +36,16 @@ std::string table_of(const Figures& figures);  // a line each
 // An object of plain numbers, {"training_flops_per_token": 26900000, ...}; texts stay texts.
 std::string json_of(const Figures& figures);
 
-// Bytes that training holds at once: parameters, gradients, moments and lane sums are exact,
-// activations are estimated from the shapes.
+// Bytes that training holds at once: of parameters, exactly; gradients, moments and lane sums of so
+// many trained numbers; activations are estimated from the shapes.
 struct MemoryEstimate {
   i64 parameters = 0, gradients = 0, moments = 0, lane_sums = 0, activations = 0;
   i64 total() const { return parameters + gradients + moments + lane_sums + activations; }
 };
-MemoryEstimate estimate_memory(const Recipe& recipe);
+MemoryEstimate estimate_memory(const Recipe& recipe, i64 trained);
 
-// Whether what is exact of the estimate is no more than this machine's memory.
+// Whether parameters, and what training holds of those that are known to be trained, are no more
+// than this machine's memory: activations and all else come on top.
 bool fits_memory(const Recipe& recipe);
 // Throws ConfigError when it does not fit.
 void check_memory(const Recipe& recipe);

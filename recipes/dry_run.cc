@@ -33,18 +33,30 @@ void add_time(Figures& figures, const Recipe& recipe) {
   figures.push_back(bytes_figure("memory in use", double(probe.memory_bytes)));
 }
 
+// Patterns ask for the names of a model; where there is no room for one, at most.
+i64 trained_numbers(const Recipe& recipe) {
+  const FinetuneRecipe& f = recipe.finetune;
+  const bool patterns = !f.frozen.empty() || !f.lora_targets.empty();
+  if (!patterns || !fits_memory(recipe)) return count_trained(recipe);
+  Model model(recipe.model);
+  i64 count = 0;
+  for (const Parameter* p : trained_parameters(model, recipe)) count += p->value.numel();
+  return count;
+}
+
 }  // namespace
 
 Figures dry_run(const Recipe& recipe) {
   use_threads(recipe.train.threads);
   Figures figures = describe_model(recipe.model, recipe.data.sequence_length);
-  if (recipe.finetune.method != "full") {
+  const i64 trained = trained_numbers(recipe);
+  if (recipe.finetune.method != "full" || !recipe.finetune.frozen.empty()) {
     figures.push_back(
         recipe.finetune.method == "experts" && recipe.finetune.experts_file.empty()
             ? text_figure("trained parameters", "unknown: experts are not selected yet")
-            : count_figure("trained parameters", double(count_trained(recipe))));
+            : count_figure("trained parameters", double(trained)));
   }
-  add_memory(figures, estimate_memory(recipe));
+  add_memory(figures, estimate_memory(recipe, trained));
   const auto missing =
       std::find_if(recipe.data.train.begin(), recipe.data.train.end(),
                    [](const TrainSource& s) { return !std::filesystem::exists(s.path); });

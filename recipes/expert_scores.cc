@@ -16,8 +16,8 @@ namespace {
 // Scores of one text or document after another.
 class Tally {
  public:
-  Tally(const ModelConfig& config, ScoreOptions::Average average)
-      : config_(config), average_(average) {
+  Tally(const Model& model, ScoreOptions::Average average) : model_(model), average_(average) {
+    const ModelConfig& config = model.config;
     for (i64 layer = 0; layer < config.num_hidden_layers; ++layer) {
       if (is_moe_layer(config, layer)) layers_.push_back(layer);
     }
@@ -37,7 +37,7 @@ class Tally {
     const double share = average_ == ScoreOptions::Average::sample ? 1.0 / double(end - begin) : 1;
     weight_ += share * double(end - begin);
     for (size_t i = 0; i < layers_.size(); ++i) {
-      add_layer(routers[i], begin, end, share, sums_.gate[layers_[i]], sums_.token[layers_[i]]);
+      add_layer(layers_[i], routers[i], begin, end, share);
     }
   }
 
@@ -51,12 +51,10 @@ class Tally {
   }
 
  private:
-  void add_layer(const RouterStats& router, i64 begin, i64 end, double share,
-                 std::vector<double>& gate, std::vector<double>& token) const {
+  void add_layer(i64 layer, const RouterStats& router, i64 begin, i64 end, double share) {
+    std::vector<double>&gate = sums_.gate[layer], &token = sums_.token[layer];
     const i64 top_k = router.expert_ids.dim(1);
-    const bool scaled = !config_.norm_topk_prob || config_.topk_method == "noaux_tc" ||
-                        config_.scale_normalised_weights;
-    const double unscale = scaled ? 1 / config_.routed_scaling_factor : 1;
+    const double unscale = 1 / model_.layers[size_t(layer)].moe->router.scaling;
     const i32* ids = router.expert_ids.data<i32>();
     for_float_type(router.weights, [&]<class T>() {
       const T* weights = router.weights.data<T>();
@@ -68,7 +66,7 @@ class Tally {
     });
   }
 
-  const ModelConfig& config_;
+  const Model& model_;
   ScoreOptions::Average average_;
   std::vector<i64> layers_;
   ExpertScores sums_;
@@ -132,7 +130,7 @@ bool take(std::string_view& text, std::string_view prefix) {
 }  // namespace
 
 ExpertScores score_experts(const Model& model, const TokenFile& file, const ScoreOptions& options) {
-  Tally tally(model.config, options.average);
+  Tally tally(model, options.average);
   if (file.has_mask()) {
     score_conversations(model, file, options, tally);
   } else {

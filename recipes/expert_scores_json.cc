@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT
 // The published files of expert scores and selections.
+#include <algorithm>
 #include <charconv>
 #include <nlohmann/json.hpp>
 
@@ -45,10 +46,10 @@ std::vector<double> read_row(const JsonChecks& checks, const std::string& where,
   for (const auto& [name, score] : row.items()) {
     const i64 expert = number_of(checks, where, name);
     if (expert >= i64(scores.size())) {
-      checks.refuse_for(JsonChecks::path(where, name), "experts before it have no score");
+      checks.refuse_for(where + "." + std::to_string(expert), "experts before it have no score");
     }
     if (!score.is_number() || score.get<double>() < 0) {
-      checks.refuse(JsonChecks::path(where, name), "a score of 0 or more", score);
+      checks.refuse(where + "." + std::to_string(expert), "a score of 0 or more", score);
     }
     scores[size_t(expert)] = score.get<double>();
   }
@@ -59,10 +60,20 @@ LayerScores read_table(const JsonChecks& checks, const json& file, const char* k
   LayerScores scores;
   const json& table = checks.member(file, "", key);
   if (!table.is_object()) checks.refuse(key, "an object of layers", table);
-  for (const auto& [layer, row] : table.items()) {
-    scores[number_of(checks, key, layer)] = read_row(checks, JsonChecks::path(key, layer), row);
+  for (const auto& [name, row] : table.items()) {
+    const i64 layer = number_of(checks, key, name);
+    scores[layer] = read_row(checks, JsonChecks::path(key, std::to_string(layer)), row);
   }
   return scores;
+}
+
+// Both tables are to be of one model.
+void refuse_two_models(const JsonChecks& checks, const ExpertScores& scores) {
+  const auto alike = [](const auto& a, const auto& b) {
+    return a.first == b.first && a.second.size() == b.second.size();
+  };
+  if (std::ranges::equal(scores.gate, scores.token, alike)) return;
+  checks.refuse_for("gate_scores", "has other layers or experts than token_scores");
 }
 
 bool read_switch(const JsonChecks& checks, const json& file, const char* key) {
@@ -108,8 +119,10 @@ ExpertScores read_expert_scores(const std::filesystem::path& path) {
     const JsonChecks checks{path.string()};
     const json file = parse(path);
     refuse_no_object(checks, file);
-    return ExpertScores{.gate = read_table(checks, file, "gate_scores"),
+    ExpertScores scores{.gate = read_table(checks, file, "gate_scores"),
                         .token = read_table(checks, file, "token_scores")};
+    refuse_two_models(checks, scores);
+    return scores;
   });
 }
 

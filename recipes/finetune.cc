@@ -2,8 +2,8 @@
 #include "quern/recipes/finetune.h"
 
 #include <algorithm>
-#include <cstdio>
 #include <limits>
+#include <map>
 
 #include "quern/autograd/error.h"
 #include "quern/autograd/nearest_name.h"
@@ -159,13 +159,16 @@ ExpertSelection selection_of(const Recipe& recipe) {
 std::string describe_selection(const Recipe& recipe) {
   const ExpertSelection selection = selection_of(recipe);
   size_t least = std::numeric_limits<size_t>::max(), most = 0, sum = 0;
-  for (const auto& [layer, experts] : selection.experts) {
-    least = std::min(least, experts.size());
-    most = std::max(most, experts.size());
-    sum += experts.size();
-  }
   i64 layers = 0;
-  for (i64 i = 0; i < recipe.model.num_hidden_layers; ++i) layers += is_moe_layer(recipe.model, i);
+  for (i64 i = 0; i < recipe.model.num_hidden_layers; ++i) {
+    if (!is_moe_layer(recipe.model, i)) continue;
+    const auto found = selection.experts.find(i);
+    const size_t count = found == selection.experts.end() ? 0 : found->second.size();
+    least = std::min(least, count);
+    most = std::max(most, count);
+    sum += count;
+    ++layers;
+  }
   const double share = double(sum) / double(layers * recipe.model.n_routed_experts);
   return std::to_string(least) + " to " + std::to_string(most) + " of the " +
          std::to_string(recipe.model.n_routed_experts) + " experts of a layer, " +
@@ -281,6 +284,13 @@ i64 count_trained(const Recipe& recipe) {
     count += 3 * i64(experts.size()) * c.hidden_size * c.moe_intermediate_size;
   }
   return count;
+}
+
+i64 least_trained(const Recipe& recipe) {
+  const FinetuneRecipe& f = recipe.finetune;
+  const bool known = f.frozen.empty() &&
+                     (f.method == "full" || (selects_experts(recipe) && !f.experts_file.empty()));
+  return known ? count_trained(recipe) : 0;
 }
 
 }  // namespace quern

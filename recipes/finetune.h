@@ -23,7 +23,7 @@ std::vector<Parameter*> trained_parameters(Model& model, const Recipe& recipe);
 // Settles what a run that fine-tunes does not say itself: without finetune.balance_losses the
 // model's auxiliary losses become 0; without an experts_file, experts are chosen for the tokens of
 // the first training file by the weights of train.init_from, with their scores in
-// RUN/expert_scores.json. RUN/experts.json holds the selection either way.
+// RUN/expert_scores.json. RUN/experts.json holds the selection either way. Throws StopRequested.
 void settle_finetuning(Recipe& recipe, const TokenFile& text, const std::filesystem::path& run);
 
 // With the selection that a run began with by the path where its folder lies now.
@@ -32,7 +32,10 @@ Recipe with_own_selection(Recipe recipe, const std::filesystem::path& run);
 // "1.2M of 5.0M (24 %)", and which experts.
 std::string trained_text(std::span<Parameter* const> trained, const Recipe& recipe);
 
-// Numbers of weights that are trained, as far as they are known before the run begins.
+// Numbers of weights that are trained, at most: patterns (frozen, lora_targets) are not looked at,
+// and experts that are still to be selected count as all.
 i64 count_trained(const Recipe& recipe);
+// At least: 0 where that is not known.
+i64 least_trained(const Recipe& recipe);
 
 }  // namespace quern

@@ -399,7 +399,12 @@ ExitCode train_run(Recipe recipe, const fs::path& run, const StepHooks& hooks) {
   const RunLock lock(run);
   refuse_a_second_run(run);  // that was begun meanwhile
   recipe.train.dtype = resolved_dtype(recipe.train);
-  settle_finetuning(recipe, *data.sampler->sources()[0].file, run);
+  try {
+    settle_finetuning(recipe, *data.sampler->sources()[0].file, run);
+  } catch (const StopRequested&) {
+    std::printf("stopped by a signal before the first step; nothing is saved. Start it again\n");
+    return ExitCode::kInterrupted;
+  }
   if (recipe.train.steps == 0) choose_steps(recipe, data.sampler);
   validate(recipe);
   const std::optional<Tokenizer> tokenizer = data.tokenizer;

@@ -5,6 +5,7 @@
 
 #include "quern/autograd/error.h"
 #include "quern/data/atomic_file.h"
+#include "quern/data/packing.h"
 #include "quern/data/sha256.h"
 #include "quern/recipes/trainer.h"
 
@@ -31,7 +32,11 @@ RunInputs open_inputs(const Recipe& recipe) {
   data.sampler = make_sampler(recipe);
   data.tokenizer_sha256 = data.sampler->sources()[0].file->tokenizer_sha256();
   for (const std::string& path : recipe.data.validation) {
-    data.validation.push_back(std::make_shared<const TokenFile>(path, data.tokenizer_sha256));
+    const auto file = std::make_shared<const TokenFile>(path, data.tokenizer_sha256);
+    if (file->has_mask()) {
+      check_lengths(*file, recipe.data.sequence_length, 0, file->num_documents());
+    }
+    data.validation.push_back(file);
   }
   if (!recipe.data.tokenizer.empty()) {
     data.tokenizer = Tokenizer::load(recipe.data.tokenizer);

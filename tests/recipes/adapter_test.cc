@@ -115,6 +115,7 @@ TEST_F(AdapterTest, UpdatesAsPeftHasThem) {
   EXPECT_EQ(config["lora_alpha"], 5.0);
   EXPECT_EQ(config["target_modules"].size(), 6u);
   EXPECT_EQ(config["target_modules"][0], "model.layers.0.self_attn.o_proj");
+  EXPECT_EQ(config["base_model_name_or_path"], "base");  // and not where this machine has it
 }
 
 TEST_F(AdapterTest, ExpertsAsEsftHasThem) {
@@ -131,6 +132,26 @@ TEST_F(AdapterTest, ExpertsAsEsftHasThem) {
   EXPECT_EQ(read_expert_selection(dir_ / "out/experts.json"),
             (ExpertSelection{.experts = {{1, {0, 2}}}}));
   EXPECT_THROW(export_adapter(find_model_file(dir_ / "base"), dir_ / "none"), ConfigError);
+}
+
+// A model.h5 that is named alone is checked alone, and what was trained stands beside it.
+TEST_F(AdapterTest, MomentsBesideAModelAreChecked) {
+  recipe_.finetune.method = "experts";
+  recipe_.finetune.experts_file = dir_ / "e.json";
+  write_file_atomically(dir_ / "e.json", to_json(ExpertSelection{.experts = {{1, {2, 0}}}}));
+  ASSERT_EQ(train_run(recipe_, dir_ / "tuned"), ExitCode::kDone);
+  const std::filesystem::path step = dir_ / "tuned/checkpoints/step-000006";
+  const std::string moments = bytes_of(step / "optimizer.h5");
+  std::string damaged = moments;
+  damaged[damaged.size() / 2] ^= 1;
+  write_file_atomically(step / "optimizer.h5", damaged);
+  const ModelFile model = find_model_file(step / "model.h5");
+  EXPECT_THROW(export_adapter(model, dir_ / "out"), CheckpointError);
+  std::filesystem::remove(step / "optimizer.h5");
+  EXPECT_THROW(export_adapter(model, dir_ / "out"), ConfigError);
+  EXPECT_FALSE(std::filesystem::exists(dir_ / "out"));
+  write_file_atomically(step / "optimizer.h5", moments);
+  export_adapter(model, dir_ / "out");
 }
 
 }  // namespace

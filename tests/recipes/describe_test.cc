@@ -2,9 +2,11 @@
 #include "quern/recipes/describe.h"
 
 #include <gtest/gtest.h>
+#include <unistd.h>
 
 #include <map>
 
+#include "quern/autograd/kernels/types.h"
 #include "quern/layers/presets.h"
 
 namespace quern {
@@ -34,6 +36,25 @@ TEST(DescribeModel, DoesNotCompareTheCacheWithItself) {
   ModelConfig tiny;  // four heads: no eight groups
   EXPECT_FALSE(texts(tiny).contains("  with GQA-8"));
   EXPECT_TRUE(texts(tiny).contains("  with MQA"));
+}
+
+// Half of the memory for weights is room for them, and none for their gradients and moments.
+TEST(FitsMemory, CountsWhatIsCertainlyTrained) {
+  Recipe r;
+  r.train.dtype = "fp32";
+  r.model.hidden_size = r.model.moe_intermediate_size = 1024;
+  r.model.num_hidden_layers = 2;  // the first is dense
+  const double memory = double(::sysconf(_SC_PHYS_PAGES)) * double(::sysconf(_SC_PAGE_SIZE));
+  r.model.n_routed_experts = i64(memory / 2 / (4 * 3 * 1024 * 1024));
+  EXPECT_FALSE(fits_memory(r));
+  r.finetune.frozen = {"*.experts.*"};
+  EXPECT_TRUE(fits_memory(r));
+  r.finetune = {.method = "experts"};  // still to be selected
+  EXPECT_TRUE(fits_memory(r));
+  r.finetune = {.method = "lora"};
+  EXPECT_TRUE(fits_memory(r));
+  r.model.n_routed_experts *= 3;
+  EXPECT_FALSE(fits_memory(r));
 }
 
 }  // namespace

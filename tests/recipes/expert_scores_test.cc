@@ -92,8 +92,12 @@ ExpertScores one_by_one(const Model& model, const TokenFile& file, double scalin
 TEST(ExpertScores, GatesAreMeansBeforeScaling) {
   const TempDir dir;
   const auto file = documents(dir, true);
-  for (const ModelConfig& config :
-       {toy_config(), testing::group_limited(toy_config()), testing::noaux_tc(toy_config())}) {
+  ModelConfig one_choice = toy_config();  // whose weight is scaled, not normalised
+  one_choice.num_experts_per_tok = 1;
+  one_choice.norm_topk_prob = true;
+  one_choice.routed_scaling_factor = 2.5;
+  for (const ModelConfig& config : {toy_config(), testing::group_limited(toy_config()),
+                                    testing::noaux_tc(toy_config()), one_choice}) {
     Model model(config, DType::f64);
     testing::randomise(model);
     const ExpertScores wanted = one_by_one(model, *file, config.routed_scaling_factor);

@@ -7,8 +7,10 @@
 #include "quern/data/atomic_file.h"
 #include "quern/recipes/checkpoint.h"
 #include "quern/recipes/checkpoint_folder.h"
+#include "quern/recipes/dry_run.h"
 #include "quern/recipes/expert_scores.h"
 #include "quern/recipes/run.h"
+#include "quern/recipes/stop_signal.h"
 #include "tests/recipes/run_fixture.h"
 #include "tests/support/toy_model.h"
 
@@ -147,6 +149,53 @@ TEST_F(FinetuneTest, SwitchesOfTheSelection) {
   }
   select({.experts = {{1, {}}}});
   EXPECT_THROW(Trainer(recipe_, make_sampler(recipe_)), ConfigError);
+}
+
+TEST_F(FinetuneTest, LayersWithoutSelectedExpertsCountAsNone) {
+  recipe_.model.num_hidden_layers = 3;
+  select({.experts = {}, .non_expert_modules = true});
+  EXPECT_NE(trained_text({}, recipe_).find(": 0 to 0 of the 4 experts of a layer, 0 % of all"),
+            std::string::npos)
+      << trained_text({}, recipe_);
+  select({.experts = {{2, {3, 0}}}});
+  EXPECT_NE(trained_text({}, recipe_).find(": 0 to 2 of the 4 experts of a layer, 25 % of all"),
+            std::string::npos)
+      << trained_text({}, recipe_);
+}
+
+double figure_of(const Recipe& recipe, const std::string& what) {
+  for (const Figure& f : dry_run(recipe)) {
+    if (f.what == what) return f.value;
+  }
+  ADD_FAILURE() << what;
+  return 0;
+}
+
+TEST_F(FinetuneTest, ADryRunCountsWhatPatternsLeave) {
+  const double all = double(count_parameters(recipe_.model).total);
+  recipe_.data.train[0].path = dir_ / "none";  // no step is tried
+  recipe_.finetune = {.frozen = {"*.mlp.gate.weight"}};
+  EXPECT_EQ(figure_of(recipe_, "trained parameters"), all - 4 * 16);
+  EXPECT_EQ(figure_of(recipe_, "  of gradients and moments"), 3 * 4 * (all - 4 * 16));
+  recipe_.finetune = {.method = "lora", .lora_rank = 2, .lora_targets = {"o_proj"}};
+  EXPECT_EQ(figure_of(recipe_, "trained parameters"), 2 * 2 * (16 + 8));
+}
+
+// A signal while experts are scored: there is nothing yet to go on from.
+TEST_F(FinetuneTest, StoppedBeforeItHasBegunLeavesNothing) {
+  recipe_.train.steps = 6;
+  Recipe base = recipe_;
+  base.finetune = {};
+  ASSERT_EQ(train_run(base, dir_ / "base"), ExitCode::kDone);
+  recipe_.train.init_from = dir_ / "base";
+  recipe_.finetune.experts_file = "";
+  {
+    const StopSignals signals;
+    raise(SIGTERM);
+    EXPECT_EQ(train_run(recipe_, dir_ / "tuned"), ExitCode::kInterrupted);
+  }
+  EXPECT_FALSE(std::filesystem::exists(dir_ / "tuned"));
+  EXPECT_EQ(train_run(recipe_, dir_ / "tuned"), ExitCode::kDone);
 }
 
 TEST_F(FinetuneTest, ARunSelectsItsExpertsAndResumesBitForBit) {
