@@ -11,12 +11,14 @@
 #include "quern/autograd/ops/matmul.h"
 #include "quern/autograd/ops/norm.h"
 #include "quern/autograd/ops/rows.h"
+#include "tests/support/distance.h"
 #include "tests/support/random_tensor.h"
 
 namespace quern {
 namespace {
 
 using testing::random_tensor;
+using testing::relative_distance;
 
 Parameter random_parameter(const Shape& shape, DType dtype, std::uint64_t seed) {
   Parameter p("w", shape, ParamKind::head, dtype);
@@ -185,16 +187,6 @@ TEST(Bf16, TheHeadsGradientsAreThoseOfRoundedOperands) {
   };
   expect_close(tape.grad(x), exact.grad(y));
   expect_close(head.grad, wide.grad);
-}
-
-double relative_distance(const Tensor& a, const Tensor& b) {
-  const Tensor x = a.cast(DType::f64), y = b.cast(DType::f64);
-  double difference = 0, size = 0;
-  for (i64 i = 0; i < x.numel(); ++i) {
-    difference += std::pow(x.data<double>()[i] - y.data<double>()[i], 2);
-    size += std::pow(y.data<double>()[i], 2);
-  }
-  return std::sqrt(difference / size);
 }
 
 // Attention in bf16 against that in double of the same rounded inputs: what is left is the rounding

@@ -8,12 +8,14 @@
 
 #include "quern/autograd/ops/elementwise.h"
 #include "quern/autograd/ops/matmul.h"
+#include "tests/support/distance.h"
 #include "tests/support/random_tensor.h"
 
 namespace quern {
 namespace {
 
 using testing::random_tensor;
+using testing::relative_distance;
 
 struct Sizes {
   i64 tokens, top_k, experts, hidden, width;
@@ -77,17 +79,6 @@ Outcome run(const Sizes& s, DType dtype, bool fused) {
   const Tensor dy = random_tensor({s.tokens, s.hidden}, sum_type(dtype), 5);
   tape.backward(std::span(&y, 1), std::span(&dy, 1));
   return {y.value(), tape.grad(x), tape.grad(weights), gate_up.grad, down.grad};
-}
-
-// Of the Frobenius norms.
-double relative_distance(const Tensor& a, const Tensor& b) {
-  const Tensor x = a.cast(DType::f64), y = b.cast(DType::f64);
-  double difference = 0, size = 0;
-  for (i64 i = 0; i < x.numel(); ++i) {
-    difference += std::pow(x.data<double>()[i] - y.data<double>()[i], 2);
-    size += std::pow(y.data<double>()[i], 2);
-  }
-  return std::sqrt(difference / size);
 }
 
 class ExpertFfn : public ::testing::TestWithParam<Sizes> {};
