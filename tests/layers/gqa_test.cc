@@ -3,8 +3,7 @@
 
 #include <gtest/gtest.h>
 
-#include "quern/autograd/gradcheck.h"
-#include "tests/support/toy_model.h"
+#include "tests/layers/attention_under_test.h"
 
 namespace quern {
 namespace {
@@ -14,31 +13,7 @@ using namespace testing;
 // Four heads of 6 columns that share keys in pairs.
 ModelConfig grouped() { return with_attention(toy_config(), "gqa"); }
 
-struct Attention {
-  Attention(const ModelConfig& c, i64 batch, i64 seq)
-      : config(c), gqa(c, "attn", DType::f64), context(context_for(c, batch, seq)) {
-    randomise(gqa);
-  }
-  Tensor run(const Tensor& x) const {
-    Tape silent(false);
-    return gqa.forward(silent, Var(x), context).value();
-  }
-  ModelConfig config;
-  Gqa gqa;
-  AttentionContext context;
-};
-
-void expect_right_gradients(Attention a) {
-  const i64 tokens = a.context.batch * a.context.seq;
-  const Tensor x = random_tensor({tokens, a.config.hidden_size});
-  const GradcheckReport inputs = gradcheck(
-      [&](Tape& tape, std::vector<Var>& in) { return a.gqa.forward(tape, in[0], a.context); }, {x});
-  EXPECT_LT(inputs.worst, 1e-6) << inputs.detail;
-  const GradcheckReport weights = gradcheck_parameters(
-      [&](Tape& tape) { return weighted_sum(tape, a.gqa.forward(tape, Var(x), a.context)); },
-      parameters_of(a.gqa), 3);
-  EXPECT_LT(weights.worst, 1e-6) << weights.detail;
-}
+using Attention = AttentionUnderTest<Gqa>;
 
 TEST(Gqa, Gradients) {
   for (const char* kind : {"mha", "gqa", "mqa"}) {
@@ -59,7 +34,7 @@ TEST(Gqa, GradientsWithPackedDocuments) {
 // A head's columns of W x, turned by t * theta^(-2i / dim) in the pairs (i, i + dim / 2).
 std::vector<double> turned(const Attention& a, const Linear& projection, const Tensor& x, i64 t,
                            i64 head) {
-  const i64 dim = a.gqa.head_dim, hidden = a.config.hidden_size, half = dim / 2;
+  const i64 dim = a.layer.head_dim, hidden = a.config.hidden_size, half = dim / 2;
   std::vector<double> plain(size_t(dim), 0.0), result(size_t(dim), 0.0);
   for (i64 d = 0; d < dim; ++d) {
     for (i64 i = 0; i < hidden; ++i) {
@@ -78,15 +53,15 @@ std::vector<double> turned(const Attention& a, const Linear& projection, const T
 
 // What heads, in order, mix of the values, before o_proj: written down from the definition.
 std::vector<double> naive_row(const Attention& a, const Tensor& x, i64 t) {
-  const i64 dim = a.gqa.head_dim, hidden = a.config.hidden_size;
+  const i64 dim = a.layer.head_dim, hidden = a.config.hidden_size;
   std::vector<double> row;
-  for (i64 h = 0; h < a.gqa.heads; ++h) {
-    const i64 kv_head = h / (a.gqa.heads / a.gqa.kv_heads);
-    const std::vector<double> q = turned(a, a.gqa.q_proj, x, t, h);
+  for (i64 h = 0; h < a.layer.heads; ++h) {
+    const i64 kv_head = h / (a.layer.heads / a.layer.kv_heads);
+    const std::vector<double> q = turned(a, a.layer.q_proj, x, t, h);
     std::vector<double> p, mix(size_t(dim), 0.0);
     double sum = 0;
     for (i64 j = 0; j <= t; ++j) {
-      const std::vector<double> k = turned(a, a.gqa.k_proj, x, j, kv_head);
+      const std::vector<double> k = turned(a, a.layer.k_proj, x, j, kv_head);
       double score = 0;
       for (i64 d = 0; d < dim; ++d) score += q[size_t(d)] * k[size_t(d)];
       sum += p.emplace_back(std::exp(score / std::sqrt(double(dim))));
@@ -95,7 +70,7 @@ std::vector<double> naive_row(const Attention& a, const Tensor& x, i64 t) {
       for (i64 d = 0; d < dim; ++d) {
         double v = 0;
         for (i64 i = 0; i < hidden; ++i) {
-          v += a.gqa.v_proj.weight.value.data<double>()[(kv_head * dim + d) * hidden + i] *
+          v += a.layer.v_proj.weight.value.data<double>()[(kv_head * dim + d) * hidden + i] *
                x.data<double>()[j * hidden + i];
         }
         mix[size_t(d)] += p[size_t(j)] / sum * v;
@@ -112,13 +87,13 @@ TEST(Gqa, IsItsDefinition) {
     const Attention a(with_attention(toy_config(), kind), 1, seq);
     const Tensor x = random_tensor({seq, a.config.hidden_size});
     const Tensor y = a.run(x);
-    const i64 width = a.gqa.heads * a.gqa.head_dim;
+    const i64 width = a.layer.heads * a.layer.head_dim;
     for (i64 t = 0; t < seq; ++t) {
       const std::vector<double> mixed = naive_row(a, x, t);
       for (i64 o = 0; o < a.config.hidden_size; ++o) {
         double expected = 0;
         for (i64 i = 0; i < width; ++i) {
-          expected += a.gqa.o_proj.weight.value.data<double>()[o * width + i] * mixed[size_t(i)];
+          expected += a.layer.o_proj.weight.value.data<double>()[o * width + i] * mixed[size_t(i)];
         }
         EXPECT_NEAR(y.data<double>()[t * a.config.hidden_size + o], expected, 1e-13) << kind;
       }
@@ -141,9 +116,9 @@ TEST(Gqa, MeetsTheOtherKindsAtBothEnds) {
 TEST(Gqa, IsMhaWithRepeatedKeys) {
   const Attention shared(grouped(), 2, 5);
   Attention repeated(with_attention(toy_config(), "mha"), 2, 5);
-  const i64 dim = shared.gqa.head_dim;
-  for (const auto& [from, to] : {std::pair{&shared.gqa.k_proj, &repeated.gqa.k_proj},
-                                 std::pair{&shared.gqa.v_proj, &repeated.gqa.v_proj}}) {
+  const i64 dim = shared.layer.head_dim;
+  for (const auto& [from, to] : {std::pair{&shared.layer.k_proj, &repeated.layer.k_proj},
+                                 std::pair{&shared.layer.v_proj, &repeated.layer.v_proj}}) {
     for (i64 h = 0; h < 4; ++h) {
       to->weight.value.rows(h * dim, (h + 1) * dim)
           .copy_from(from->weight.value.rows(h / 2 * dim, (h / 2 + 1) * dim));

@@ -3,39 +3,14 @@
 
 #include <gtest/gtest.h>
 
-#include "quern/autograd/gradcheck.h"
-#include "tests/support/toy_model.h"
+#include "tests/layers/attention_under_test.h"
 
 namespace quern {
 namespace {
 
 using namespace testing;
 
-struct Attention {
-  explicit Attention(const ModelConfig& c, i64 batch, i64 seq)
-      : config(c), mla(c, "attn", DType::f64), context(context_for(c, batch, seq)) {
-    randomise(mla);
-  }
-  Tensor run(const Tensor& x) const {
-    Tape silent(false);
-    return mla.forward(silent, Var(x), context).value();
-  }
-  ModelConfig config;
-  Mla mla;
-  AttentionContext context;
-};
-
-void expect_right_gradients(Attention a) {
-  const i64 tokens = a.context.batch * a.context.seq;
-  const Tensor x = random_tensor({tokens, a.config.hidden_size});
-  const GradcheckReport inputs = gradcheck(
-      [&](Tape& tape, std::vector<Var>& in) { return a.mla.forward(tape, in[0], a.context); }, {x});
-  EXPECT_LT(inputs.worst, 1e-6) << inputs.detail;
-  const GradcheckReport weights = gradcheck_parameters(
-      [&](Tape& tape) { return weighted_sum(tape, a.mla.forward(tape, Var(x), a.context)); },
-      parameters_of(a.mla), 3);
-  EXPECT_LT(weights.worst, 1e-6) << weights.detail;
-}
+using Attention = AttentionUnderTest<Mla>;
 
 TEST(Mla, GradientsWithPlainQueries) { expect_right_gradients(Attention(toy_config(), 2, 5)); }
 
