@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-// Bits per byte of token files.
+// Bits per byte of token files, and the loss by position.
 #pragma once
 
 #include <functional>
@@ -24,6 +24,8 @@ struct EvaluateOptions {
 // max_tokens the windows looked at stand for all of their source. One domain for each source name.
 // Of conversations only what is learnt counts, given what is said before it: -sum log2 p of the
 // answers and their ends over the bytes of the answers.
+// Standard errors take windows for independent draws from their source, and are NaN where there is
+// one window only. Neighbours are not quite independent, so the true ones are somewhat larger.
 EvalMetrics evaluate(const Model& model, std::span<const std::shared_ptr<const TokenFile>> files,
                      const EvaluateOptions& options);
 

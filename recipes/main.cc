@@ -13,15 +13,16 @@
 #include "quern/layers/presets.h"
 #include "quern/recipes/checkpoint.h"
 #include "quern/recipes/dry_run.h"
-#include "quern/recipes/evaluate.h"
 #include "quern/recipes/generate.h"
 #include "quern/recipes/inspect.h"
 #include "quern/recipes/internal/cli_mistake.h"
 #include "quern/recipes/internal/command_doctor.h"
+#include "quern/recipes/internal/command_evaluate.h"
 #include "quern/recipes/internal/command_export_adapter.h"
 #include "quern/recipes/internal/command_prepare.h"
 #include "quern/recipes/internal/command_report.h"
 #include "quern/recipes/internal/command_select_experts.h"
+#include "quern/recipes/internal/open_model.h"
 #include "quern/recipes/probe.h"
 #include "quern/recipes/profile.h"
 #include "quern/recipes/run.h"
@@ -103,97 +104,6 @@ struct ResumeCommand {
   }
 };
 
-ModelFile open_model(const std::string& path) {
-  ModelFile file = find_model_file(path);
-  warn_of_skipped(file.skipped);
-  return file;
-}
-
-Model load_model(const ModelFile& file, const ModelConfig& config, DType dtype = DType::f32) {
-  Model model(config, dtype);
-  load_weights(file, model);
-  return model;
-}
-
-Recipe recipe_of(const CheckpointInfo& info, const std::string& path) {
-  return parse_recipe(info.context.recipe, path + ": recipe");
-}
-
-// The tokenizer beside a run: in the run's folder, whichever of its parts `model` names.
-fs::path find_tokenizer(const std::string& model) {
-  fs::path folder = fs::absolute(model).lexically_normal();
-  for (int up = 0; up < 4; ++up, folder = folder.parent_path()) {
-    if (fs::exists(folder / "tokenizer.json")) return folder / "tokenizer.json";
-  }
-  throw ConfigError(
-      {.file = model, .what = "no tokenizer.json beside it", .hint = "name one with --tokenizer"});
-}
-
-Tokenizer load_tokenizer(const std::string& path, const CheckpointInfo& info) {
-  Tokenizer tokenizer = Tokenizer::load(path);
-  if (tokenizer.hash() != info.context.tokenizer_sha256) {
-    throw DataError({.file = path,
-                     .what = "not the tokenizer that the model was trained with",
-                     .hint = "leave --tokenizer out to use the run's own"});
-  }
-  return tokenizer;
-}
-
-struct EvaluateCommand {
-  std::string model;
-  std::vector<std::string> files;
-  EvaluateOptions options{.sequence_length = 0};
-  i64 threads = 0;
-  bool json = false;
-
-  void define(CLI::App& app) {
-    CLI::App* c = app.add_subcommand("evaluate", "Bits per byte of token files");
-    c->footer("Example:\n  quern evaluate build/example build/example_tokens/validation.h5");
-    c->add_option("model", model, "a run, a step folder or a model.h5")->required();
-    c->add_option("files", files, "token files made by `quern prepare`")->required();
-    c->add_option("--sequence-length", options.sequence_length,
-                  "tokens of a window; default: as in training")
-        ->check(CLI::Range(2, 1 << 20));
-    c->add_option("--max-tokens", options.max_tokens, "of each file; 0: all")
-        ->check(CLI::Range(i64(0), std::numeric_limits<i64>::max()))
-        ->capture_default_str();
-    c->add_option("--threads", threads, "0: one for each core")->capture_default_str();
-    c->add_flag("--json", json, "print JSON");
-    c->callback([this] { run(); });
-  }
-
-  void run() {
-    use_threads(threads);
-    const ModelFile file = open_model(model);
-    const CheckpointInfo info = read_checkpoint_info(file);
-    const Model loaded = load_model(file, info.model);
-    if (options.sequence_length == 0) {
-      options.sequence_length = recipe_of(info, model).data.sequence_length;
-    }
-    std::vector<std::shared_ptr<const TokenFile>> opened;
-    for (const std::string& f : files) {
-      opened.push_back(std::make_shared<const TokenFile>(f, info.context.tokenizer_sha256));
-    }
-    const EvalMetrics m = evaluate(loaded, opened, options);
-    if (json) {
-      ordered_json object{{"bits_per_byte", m.bits_per_byte}, {"loss", m.loss}};
-      for (const auto& d : m.domains) {
-        object["domains"].push_back({{"name", d.name},
-                                     {"bits_per_byte", d.bits_per_byte},
-                                     {"bytes", d.bytes},
-                                     {"tokens", d.tokens}});
-      }
-      std::cout << object.dump(2) << "\n";
-      return;
-    }
-    std::printf("%.4f bits per byte, %.4f nats per token\n", m.bits_per_byte, m.loss);
-    for (const auto& d : m.domains) {
-      std::printf("  %-24s %.4f bits per byte, %lld bytes\n", d.name.c_str(), d.bits_per_byte,
-                  static_cast<long long>(d.bytes));
-    }
-  }
-};
-
 struct GenerateCommand {
   std::string model, prompt, tokenizer, dtype = "fp32";
   GenerateOptions options;
@@ -227,8 +137,7 @@ struct GenerateCommand {
     use_threads(threads);
     const ModelFile file = open_model(model);
     const CheckpointInfo info = read_checkpoint_info(file);
-    const Tokenizer t =
-        load_tokenizer(tokenizer.empty() ? find_tokenizer(model).string() : tokenizer, info);
+    const Tokenizer t = load_tokenizer(tokenizer, model, info);
     const Model loaded = load_model(file, info.model, dtype == "bf16" ? DType::bf16 : DType::f32);
     const auto write = chat ? answer : generate;
     if (json) {

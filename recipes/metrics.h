@@ -5,6 +5,7 @@
 
 #include <cstddef>
 #include <filesystem>
+#include <limits>
 #include <optional>
 #include <string>
 #include <utility>
@@ -15,6 +16,8 @@
 #include "quern/recipes/load_history.h"
 
 namespace quern {
+
+inline constexpr double kUnknown = std::numeric_limits<double>::quiet_NaN();
 
 // What the router of one MoE layer did in a step. Loads are over the mean, so that 1 is even.
 struct RouterMetrics {
@@ -70,6 +73,13 @@ struct StepMetrics {
   std::size_t memory_bytes = 0;
 };
 
+// The loss of tokens that have equally many before them, in nats.
+struct PositionLoss {
+  i64 tokens = 0;
+  double loss = 0;
+  double standard_error = kUnknown;
+};
+
 struct EvalMetrics {
   i64 step = 0;
   double bits_per_byte = 0;
@@ -79,8 +89,12 @@ struct EvalMetrics {
     double bits_per_byte = 0;
     i64 bytes = 0;
     i64 tokens = 0;
+    double standard_error = kUnknown;  // of bits_per_byte
   };
   std::vector<Domain> domains;
+  // Not in logs:
+  double standard_error = kUnknown;       // of bits_per_byte
+  std::vector<PositionLoss> by_position;  // [i]: with i + 1 tokens before them
 };
 
 struct SampleMetrics {

@@ -153,6 +153,14 @@ TEST_F(CliTest, JsonIsJson) {
   EXPECT_GT(json::parse(evaluated.out)["bits_per_byte"].get<double>(), 0);
   EXPECT_EQ(json::parse(evaluated.out)["domains"].size(), 2u);
 
+  dir_.file("q.jsonl", R"({"prompt": "the", "choices": [" sea", " moon"], "answer": 1})");
+  const Outcome answered = quern("evaluate build/run corpus/validation.h5 q.jsonl --json");
+  ASSERT_EQ(answered.code, 0) << answered.err;
+  EXPECT_EQ(json::parse(answered.out)["multiple_choice"][0]["answered"][0]["log_likelihood"].size(),
+            2u);
+  EXPECT_TRUE(json::parse(answered.out)["multiple_choice"][0]["standard_error"].is_null());
+  EXPECT_EQ(json::parse(answered.out)["by_position"].size(), 15u);
+
   const Outcome generated = quern("generate build/run --prompt 'the \"sea' --tokens 30 --json");
   ASSERT_EQ(generated.code, 0) << generated.err;
   EXPECT_EQ(json::parse(generated.out)["prompt"], "the \"sea");

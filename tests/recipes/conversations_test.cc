@@ -164,6 +164,12 @@ TEST(Conversations, BitsPerByteAreOfTheAnswers) {
       evaluate(model, files, {.sequence_length = kSeq, .micro_batch_sequences = 2});
   EXPECT_NEAR(m.bits_per_byte, rows.loss / std::log(2.0) / 97, 1e-12 * m.bits_per_byte);
   EXPECT_NEAR(m.loss, rows.loss / double(rows.labels), 1e-12 * m.loss);
+  // A token's place is that in its own row, and the longest has 15.
+  EXPECT_EQ(m.by_position.size(), 14u);
+  i64 placed = 0;
+  for (const PositionLoss& p : m.by_position) placed += p.tokens;
+  EXPECT_EQ(placed, rows.labels);
+  EXPECT_GT(m.standard_error, 0);
   const EvalMetrics some = evaluate(
       model, files, {.sequence_length = kSeq, .micro_batch_sequences = 2, .max_tokens = 2 * kSeq});
   EXPECT_NEAR(some.bits_per_byte, m.bits_per_byte, 0.5 * m.bits_per_byte);

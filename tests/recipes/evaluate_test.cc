@@ -6,6 +6,7 @@
 
 #include <cmath>
 
+#include "quern/data/evaluation_windows.h"
 #include "tests/support/temp_dir.h"
 #include "tests/support/toy_model.h"
 
@@ -81,6 +82,74 @@ TEST(Evaluate, AgreesWithSumsByHand) {
   }
 }
 
+// Bits and tokens of each window, from evaluations of files that hold that window alone.
+TEST(Evaluate, StandardErrorsAreThoseOfWindows) {
+  const TempDir dir;
+  const auto file = toy_tokens(dir, 14);
+  Model model(testing::toy_config(), DType::f64);
+  testing::randomise(model);
+  std::vector<double> bits, tokens;
+  double sum_bits = 0, sum_tokens = 0;
+  for (const EvaluationWindow& w : evaluation_windows(*file, kSeq)) {
+    if (w.source != 0) continue;
+    TokenData alone{.tokenizer_sha256 = "none", .vocab_size = 53};
+    alone.tokens.resize(size_t(w.length));
+    file->read(w.begin, alone.tokens);
+    alone.document_offsets.push_back(w.length);
+    alone.document_source.push_back(0);
+    alone.sources = {{"window", 1, ""}};
+    write_token_file(dir / "window.h5", alone);
+    const auto window = std::make_shared<const TokenFile>(dir / "window.h5");
+    const EvalMetrics m = evaluate(model, std::vector{window}, {kSeq, 1, 0});
+    EXPECT_TRUE(std::isnan(m.domains[0].standard_error));  // of one window
+    bits.push_back(m.bits_per_byte);
+    tokens.push_back(double(w.length));
+    sum_bits += bits.back();
+    sum_tokens += tokens.back();
+  }
+  const double n = double(bits.size());
+  ASSERT_GT(n, 5);
+  double squares = 0;
+  for (size_t i = 0; i < bits.size(); ++i) {
+    squares += std::pow(bits[i] - sum_bits / sum_tokens * tokens[i], 2);
+  }
+  const double expected = std::sqrt(squares * n / (n - 1)) / 111;
+  const EvalMetrics m = evaluate(model, std::vector{file}, {kSeq, 3, 0});
+  EXPECT_NEAR(m.domains[0].standard_error, expected, 1e-9);
+  EXPECT_GT(expected, 0.01);
+  EXPECT_NEAR(m.standard_error * 188,
+              std::hypot(111 * m.domains[0].standard_error, 77 * m.domains[1].standard_error),
+              1e-9);
+}
+
+TEST(Evaluate, LossByPosition) {
+  const TempDir dir;
+  const auto file = toy_tokens(dir, 14);
+  Model model(testing::toy_config(), DType::f64);
+  testing::randomise(model);
+  std::vector<double> sum(kSeq - 1), squares(kSeq - 1), count(kSeq - 1);
+  for (const EvaluationWindow& w : evaluation_windows(*file, kSeq)) {
+    std::vector<i32> ids(size_t(w.length));
+    file->read(w.begin, ids);
+    const Tensor logits = testing::logits_of(model, Tensor::from<i32>({1, w.length}, ids));
+    for (size_t i = 1; i < ids.size(); ++i) {
+      const double nats = std::log(2.0) * bits_of(logits, i64(i) - 1, ids[i]);
+      sum[i - 1] += nats;
+      squares[i - 1] += nats * nats;
+      count[i - 1] += 1;
+    }
+  }
+  const EvalMetrics m = evaluate(model, std::vector{file}, {kSeq, 4, 0});
+  ASSERT_EQ(m.by_position.size(), size_t(kSeq - 1));
+  for (size_t i = 0; i < sum.size(); ++i) {
+    const double mean = sum[i] / count[i];
+    EXPECT_EQ(double(m.by_position[i].tokens), count[i]);
+    EXPECT_NEAR(m.by_position[i].loss, mean, 1e-9);
+    EXPECT_NEAR(m.by_position[i].standard_error,
+                std::sqrt((squares[i] / count[i] - mean * mean) / (count[i] - 1)), 1e-9);
+  }
+}
+
 TEST(Evaluate, AUniformModelTakesTheVocabularysBits) {
   const TempDir dir;
   const auto file = toy_tokens(dir, 14);
@@ -90,6 +159,7 @@ TEST(Evaluate, AUniformModelTakesTheVocabularysBits) {
   const EvalMetrics m = evaluate(model, std::vector{file}, {kSeq, 4, 0});
   EXPECT_NEAR(m.bits_per_byte, double(file->num_tokens()) * std::log2(53.0) / 188, 1e-5);
   EXPECT_NEAR(m.loss, std::log(53.0), 1e-6);
+  EXPECT_NEAR(m.standard_error, 0, 1e-6);
 }
 
 TEST(Evaluate, APartStandsForTheWhole) {

@@ -1,0 +1,24 @@
+// SPDX-License-Identifier: MIT
+// `quern evaluate`.
+#pragma once
+
+#include <CLI/CLI.hpp>
+#include <string>
+#include <vector>
+
+#include "quern/recipes/evaluate.h"
+
+namespace quern {
+
+struct EvaluateCommand {
+  std::string model, tokenizer;
+  std::vector<std::string> files;
+  EvaluateOptions options{.sequence_length = 0, .before_batch = {}};
+  i64 threads = 0;
+  bool json = false, chat = false;
+
+  void define(CLI::App& app);
+  void run();
+};
+
+}  // namespace quern

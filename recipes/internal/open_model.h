@@ -1,0 +1,24 @@
+// SPDX-License-Identifier: MIT
+// What commands do before a model can be looked at.
+#pragma once
+
+#include <filesystem>
+#include <string>
+
+#include "quern/data/tokenizer.h"
+#include "quern/recipes/checkpoint.h"
+#include "quern/recipes/recipe.h"
+
+namespace quern {
+
+// find_model_file(), and warnings of newer checkpoints that were not whole.
+ModelFile open_model(const std::string& path);
+Model load_model(const ModelFile& file, const ModelConfig& config, DType dtype = DType::f32);
+// The recipe of the run; `path` names it in errors.
+Recipe recipe_of(const CheckpointInfo& info, const std::string& path);
+// That of `path`, or where it is empty the one in the run's folder, whichever of its parts `model`
+// names. Throws DataError when the model was trained with another one.
+Tokenizer load_tokenizer(const std::string& path, const std::string& model,
+                         const CheckpointInfo& info);
+
+}  // namespace quern
