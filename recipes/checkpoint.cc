@@ -269,7 +269,9 @@ i64 bytes_needed(Model& model, const CheckpointContext& context) {
 }  // namespace
 
 void save_checkpoint(const fs::path& run, Model& model, const AdamW& optimizer,
-                     const Progress& progress, const CheckpointContext& context) {
+                     const Progress& progress, const CheckpointContext& context,
+                     const ParallelGroups& groups) {
+  if (groups.world.rank() != 0) return;
   publish_checkpoint(run, progress.step, bytes_needed(model, context), kFiles,
                      [&](const fs::path& folder) {
                        write_weights(folder / "model.h5", model, progress, context);

@@ -11,6 +11,7 @@
 #include <string>
 #include <vector>
 
+#include "quern/distributed/groups.h"
 #include "quern/layers/model.h"
 #include "quern/optim/adamw.h"
 #include "quern/recipes/checkpoint_folder.h"
@@ -39,9 +40,11 @@ struct CheckpointInfo {
   CheckpointContext context;
 };
 
-// Durable and read back when it returns. Throws IoError; earlier checkpoints are then untouched.
+// Durable and read back when it returns. Throws IoError; earlier checkpoints are then untouched. Of
+// several ranks the first one writes.
 void save_checkpoint(const std::filesystem::path& run, Model& model, const AdamW& optimizer,
-                     const Progress& progress, const CheckpointContext& context);
+                     const Progress& progress, const CheckpointContext& context,
+                     const ParallelGroups& groups = {});
 
 // Fills model and optimizer. Throws CheckpointError that names file and tensor where anything is
 // damaged, missing, surplus or of another shape.

@@ -2,8 +2,8 @@
 # shellcheck shell=sh
 # Sourced by quickstart.sh and tests/run.sh: installs the Debian packages that dpkg misses.
 
-build_packages="ca-certificates cmake g++ git libcli11-dev libeigen3-dev libhdf5-dev libprotobuf-dev
-  libssl-dev libutf8proc-dev ninja-build nlohmann-json3-dev perl pkg-config protobuf-compiler xz-utils"
+build_packages="ca-certificates cmake g++ git libcli11-dev libeigen3-dev libhdf5-dev libopenmpi-dev
+  libprotobuf-dev libssl-dev libutf8proc-dev ninja-build nlohmann-json3-dev openmpi-bin perl pkg-config protobuf-compiler xz-utils"
 test_packages="hdf5-tools libgtest-dev qemu-user"
 
 # install_packages [tests]: exits with 3 where something is missing and cannot be installed.

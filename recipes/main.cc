@@ -1,15 +1,18 @@
 // SPDX-License-Identifier: MIT
 // The `quern` program: its subcommands and what they print.
 #include <CLI/CLI.hpp>
+#include <chrono>
 #include <cstdio>
 #include <cstdlib>
 #include <iostream>
 #include <limits>
 #include <nlohmann/json.hpp>
+#include <thread>
 
 #include "quern/autograd/kernels/cpu.h"
 #include "quern/autograd/kernels/parallel.h"
 #include "quern/data/atomic_file.h"
+#include "quern/distributed/runtime.h"
 #include "quern/layers/presets.h"
 #include "quern/recipes/checkpoint.h"
 #include "quern/recipes/dry_run.h"
@@ -23,6 +26,7 @@
 #include "quern/recipes/internal/command_report.h"
 #include "quern/recipes/internal/command_select_experts.h"
 #include "quern/recipes/internal/open_model.h"
+#include "quern/recipes/launch.h"
 #include "quern/recipes/probe.h"
 #include "quern/recipes/profile.h"
 #include "quern/recipes/run.h"
@@ -40,11 +44,24 @@ std::string preset_list() {
   return list;
 }
 
+// The command line as it came, for the programs that it is given on to, and the ranks it runs on.
+struct Invocation {
+  int argc;
+  char** argv;
+  const Communicator& ranks;
+};
+
+void add_ranks_option(CLI::App& command, i64& ranks) {
+  command.add_option("--ranks", ranks, "start so many processes with mpirun, and share the work")
+      ->check(CLI::Range(i64(1), i64(1) << 16));
+}
+
 struct TrainCommand {
+  const Invocation& invocation;
   std::string recipe, run_dir, trace;
   std::vector<std::string> overrides;
   bool dry = false, json = false;
-  i64 profile = 0;
+  i64 profile = 0, ranks = 1;
   ExitCode* result = nullptr;
 
   void define(CLI::App& app, ExitCode* code) {
@@ -62,6 +79,7 @@ struct TrainCommand {
     c->add_flag("--json", json, "with --dry-run: as JSON");
     c->add_option("--profile", profile, "take so many steps, print where their time goes, and stop")
         ->check(CLI::Range(i64(1), i64(1000)));
+    add_ranks_option(*c, ranks);
     c->add_option("--trace", trace, "with --profile: a file for chrome://tracing or Perfetto");
     c->callback([this] { run(); });
   }
@@ -79,7 +97,8 @@ struct TrainCommand {
                          .what = "missing",
                          .hint = "give a folder for the run, or --dry-run"});
     }
-    *result = train_run(r, run_dir);
+    if (ranks > 1) launch_ranks(ranks, invocation.argc, invocation.argv);
+    *result = train_run(r, run_dir, {}, invocation.ranks);
   }
 
   void take_profile(const Recipe& r) const {
@@ -92,7 +111,9 @@ struct TrainCommand {
 };
 
 struct ResumeCommand {
+  const Invocation& invocation;
   std::string run_dir;
+  i64 ranks = 1;
   ExitCode* result = nullptr;
 
   void define(CLI::App& app, ExitCode* code) {
@@ -100,7 +121,11 @@ struct ResumeCommand {
     CLI::App* c = app.add_subcommand("resume", "Go on with a run from its newest checkpoint");
     c->footer("Example:\n  quern resume build/example");
     c->add_option("run-dir", run_dir, "folder of the run")->required();
-    c->callback([this] { *result = resume_run(run_dir); });
+    add_ranks_option(*c, ranks);
+    c->callback([this] {
+      if (ranks > 1) launch_ranks(ranks, invocation.argc, invocation.argv);
+      *result = resume_run(run_dir, {}, invocation.ranks);
+    });
   }
 };
 
@@ -210,7 +235,18 @@ void check_environment() {
   }
 }
 
-int run(int argc, char** argv) {
+// What is wrong on all ranks is said by the first one, and ends the others before they say it too.
+void say_error(const Communicator& ranks, const std::string& what) {
+  if (ranks.rank() == 0) {
+    std::fprintf(stderr, "quern: %s\n", what.c_str());
+    return;
+  }
+  std::this_thread::sleep_for(std::chrono::seconds(1));
+  std::fprintf(stderr, "quern: rank %d: %s\n", ranks.rank(), what.c_str());
+}
+
+// Its exit code, after one line on stderr where something is wrong.
+int run(int argc, char** argv, const Runtime& runtime) {
   ExitCode code = ExitCode::kDone;
   CLI::App app("Quern pretrains and studies small DeepSeek-V2-style language models on CPUs.");
   app.set_version_flag("--version", QUERN_VERSION);
@@ -220,8 +256,9 @@ int run(int argc, char** argv) {
       "5 integrity; 75 saved after a signal, run again.\n"
       "QUERN_KERNELS=portable|avx2|avx512 forces a set of kernels.");
   PrepareCommand prepare_command;
-  TrainCommand train_command;
-  ResumeCommand resume_command;
+  const Invocation invocation{argc, argv, runtime.world()};
+  TrainCommand train_command{invocation};
+  ResumeCommand resume_command{invocation};
   EvaluateCommand evaluate_command;
   GenerateCommand generate_command;
   SelectExpertsCommand select_experts_command;
@@ -248,17 +285,17 @@ int run(int argc, char** argv) {
     std::fprintf(stderr, "quern: %s\n", sentence(cli_mistake(app, error, argc, argv)).c_str());
     return int(ExitCode::kUserInput);
   } catch (const Error& error) {
-    std::fprintf(stderr, "quern: %s\n", error.what());
+    say_error(runtime.world(), error.what());
     return int(error.code());
   } catch (const fs::filesystem_error& error) {
-    std::fprintf(stderr, "quern: %s\n", error.what());
+    say_error(runtime.world(), error.what());
     return int(ExitCode::kEnvironment);
   } catch (const std::bad_alloc&) {
-    std::fprintf(stderr,
-                 "quern: out of memory (give it more, or make the model or the input smaller)\n");
+    say_error(runtime.world(),
+              "out of memory (give it more, or make the model or the input smaller)");
     return int(ExitCode::kEnvironment);
   } catch (const std::exception& error) {
-    std::fprintf(stderr, "quern: internal error: %s\n", error.what());
+    say_error(runtime.world(), std::string("internal error: ") + error.what());
     return int(ExitCode::kInternal);
   }
 }
@@ -268,5 +305,12 @@ int run(int argc, char** argv) {
 
 int main(int argc, char** argv) {
   quern::restart_with_quiet_threads(argv);
-  return quern::run(argc, argv);
+  const quern::Runtime runtime;
+  const bool leads = runtime.world().rank() == 0;
+  // The first rank speaks for all.
+  if (!leads && std::freopen("/dev/null", "w", stdout) == nullptr) return 3;
+  const int code = quern::run(argc, argv, runtime);
+  const bool failed = code != 0 && code != int(quern::ExitCode::kInterrupted);
+  if (failed && !runtime.world().alone()) runtime.abort(code);  // others may wait for this one
+  return leads ? code : 0;
 }

@@ -10,6 +10,7 @@
 
 #include "quern/autograd/kernels/parallel.h"
 #include "quern/autograd/ops/matmul.h"
+#include "quern/distributed/runtime.h"
 #include "quern/layers/internal/check_range.h"
 #include "quern/recipes/internal/units.h"
 #include "quern/recipes/stop_signal.h"
@@ -22,6 +23,13 @@ constexpr i64 kMaxThreads = 1 << 10;
 
 double seconds_now() {
   return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
+}
+
+// Ranks that a launcher has bound have cores of their own; others share them.
+int own_cores() {
+  const int cores = available_cores(), ranks = ranks_on_this_machine();
+  const bool bound = i64(cores) * ranks <= i64(::sysconf(_SC_NPROCESSORS_ONLN));
+  return bound ? cores : std::max(1, cores / ranks);
 }
 
 }  // namespace
@@ -85,8 +93,12 @@ StepProbe probe_step(const Recipe& recipe, std::shared_ptr<const Sampler> sample
   return {times[times.size() / 2], resident_bytes()};
 }
 
-void choose_steps(Recipe& recipe, std::shared_ptr<const Sampler> sampler) {
-  const StepProbe probe = probe_step(recipe, std::move(sampler));
+void choose_steps(Recipe& recipe, std::shared_ptr<const Sampler> sampler, i64 ranks) {
+  Recipe part = recipe;
+  part.train.lanes /= ranks;
+  part.train.batch_sequences /= ranks;
+  part.train.batch_sequences_start /= ranks;
+  const StepProbe probe = probe_step(part, std::move(sampler));
   const double steps = recipe.train.target_minutes * 60 / probe.seconds_per_step;
   recipe.train.steps = std::max<i64>(10, i64(steps));
   recipe.optim.warmup_steps = std::min(recipe.optim.warmup_steps, recipe.train.steps / 5);
@@ -104,7 +116,7 @@ std::size_t resident_bytes() {
 
 void use_threads(i64 threads) {
   internal::check_range("threads", threads, 0, kMaxThreads, "0: one for each core");
-  set_num_threads(threads > 0 ? int(threads) : available_cores());
+  set_num_threads(threads > 0 ? int(threads) : own_cores());
 }
 
 }  // namespace quern

@@ -29,13 +29,14 @@ StepProbe probe_step(const Recipe& recipe, std::shared_ptr<const Sampler> sample
 
 // The steps that fill train.target_minutes, from a probe, and a warm-up that fits them: schedules
 // count steps, never time. Says on stdout what it found.
-void choose_steps(Recipe& recipe, std::shared_ptr<const Sampler> sampler);
+// With several ranks each takes its part of a step, which is what is tried here.
+void choose_steps(Recipe& recipe, std::shared_ptr<const Sampler> sampler, i64 ranks = 1);
 
 // Resident memory of this process, in bytes.
 std::size_t resident_bytes();
 
-// Applies recipe.train.threads (0: every core this process may use). Throws ConfigError when there
-// are too many.
+// Applies recipe.train.threads (0: its share of the cores this process may use, all with one rank).
+// Throws ConfigError when there are too many.
 void use_threads(i64 threads);
 
 }  // namespace quern

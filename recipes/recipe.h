@@ -66,7 +66,9 @@ struct TrainRecipe {
   std::int64_t batch_sequences_start = 0;
   std::int64_t batch_rampup_tokens = 0;
   std::int64_t micro_batch_sequences = 8;  // sequences whose activations live at a time
-  std::int64_t lanes = 1;  // groups of sequences, whose gradients are summed by a fixed tree
+  // Groups of sequences, whose gradients are summed by a fixed tree. Ranks share them evenly: 1
+  // becomes the number of ranks that a run begins with.
+  std::int64_t lanes = 1;
   std::int64_t seed = 1;
   std::int64_t threads = 0;  // 0: one for each core
   bool recompute = false;    // keep fewer activations, compute them again in backward
@@ -149,6 +151,22 @@ struct FinetuneRecipe {
   bool operator==(const FinetuneRecipe&) const = default;
 };
 
+// How many ranks share the work. Their number is the launcher's: `quern train --ranks`, mpirun or
+// srun. None of it changes what is computed, with powers of two not even the last bit.
+struct DistributedRecipe {
+  // Ranks over which the routed experts of a layer are spread. 1: every rank holds all.
+  std::int64_t ep_size = 1;
+  // The moments of the optimizer are spread over the ranks (ZeRO, arXiv:1910.02054, stage 1).
+  bool shard_optimizer = false;
+  // A rank that has said nothing for so long is taken for dead, and the job ends with code 75.
+  std::int64_t timeout_s = 60;
+  // What a rank that needs more than 1.5 times the median time of a step, for 20 steps, means:
+  // "warn", or "halt".
+  std::string on_straggler = "warn";
+
+  bool operator==(const DistributedRecipe&) const = default;
+};
+
 struct Recipe {
   ModelConfig model;
   DataRecipe data;
@@ -156,6 +174,7 @@ struct Recipe {
   TrainRecipe train;
   GuardRecipe guard;
   FinetuneRecipe finetune;
+  DistributedRecipe distributed;
 
   bool operator==(const Recipe&) const = default;
 };

@@ -190,6 +190,19 @@ void check_finetune(const Recipe& recipe) {
   }
 }
 
+void check_distributed(const Recipe& recipe) {
+  const DistributedRecipe& d = recipe.distributed;
+  check_range("distributed.ep_size", d.ep_size, 1, kMaxLanes);
+  if (d.ep_size > 1 &&
+      (recipe.model.n_routed_experts % d.ep_size != 0 || recipe.model.n_routed_experts == 0)) {
+    refuse("distributed.ep_size",
+           "a divisor of model.n_routed_experts, " + to_string(recipe.model.n_routed_experts),
+           to_string(d.ep_size), "1 keeps all experts on every rank");
+  }
+  check_range("distributed.timeout_s", d.timeout_s, 1, 86'400);
+  check_word("distributed.on_straggler", d.on_straggler, {"warn", "halt"});
+}
+
 }  // namespace
 
 void validate(const Recipe& recipe) {
@@ -199,6 +212,7 @@ void validate(const Recipe& recipe) {
   check_optim(recipe);
   check_guard(recipe);
   check_finetune(recipe);
+  check_distributed(recipe);
 }
 
 }  // namespace quern

@@ -53,9 +53,12 @@ bool is_of_another_model(const fs::path& checkpoint, const Recipe& recipe) {
   }
 }
 
+// With several ranks all compute the same steps, evaluations and samples; the first one alone
+// writes, and says what is going on.
 class Run {
  public:
-  Run(const Recipe& recipe, fs::path folder, RunInputs data, const StepHooks& hooks);
+  Run(const Recipe& recipe, fs::path folder, RunInputs data, const StepHooks& hooks,
+      const Communicator& ranks);
   ExitCode go();
 
  private:
@@ -67,6 +70,12 @@ class Run {
   void log_step(const StepReport& report, double seconds, double data_seconds);
   template <class F>
   void timed(const char* phase, F&& f);
+  template <class Metrics>
+  void log(const Metrics& metrics) {
+    if (log_) log_->append(metrics);
+  }
+  std::optional<VerifiedCheckpoint> checkpoint_to_go_on_from();
+  void stop_here() const;
   void prefetch();
   void refused(const StepReport& report, const Batch& batch);
   void roll_back(const BadStep& bad);
@@ -74,12 +83,15 @@ class Run {
   void do_evaluate(i64 max_tokens);
   void write_samples();
   void save(bool must);
+  void not_saved(const IoError& error, bool halts);
   void note_failure(i64 step, const std::string& what);
   void prune();
   void report(bool finished);
   ExitCode interrupted();
   ExitCode finish();
 
+  Communicator ranks_;
+  bool leads_;
   fs::path folder_;
   Recipe recipe_;
   RunInputs data_;
@@ -97,34 +109,52 @@ class Run {
   std::optional<Prefetcher> batches_;
 };
 
-Run::Run(const Recipe& recipe, fs::path folder, RunInputs data, const StepHooks& hooks)
-    : folder_(std::move(folder)),
+Run::Run(const Recipe& recipe, fs::path folder, RunInputs data, const StepHooks& hooks,
+         const Communicator& ranks)
+    : ranks_(ranks),
+      leads_(ranks.rank() == 0),
+      folder_(std::move(folder)),
       recipe_(recipe),
       data_(std::move(data)),
-      trainer_(with_own_selection(recipe, folder_), data_.sampler, hooks),
+      trainer_(with_own_selection(recipe, folder_), data_.sampler, hooks,
+               ParallelGroups(ranks, recipe.distributed.ep_size)),
       product_rate_(measure_product_rate(trainer_.model().dtype)),
       line_(recipe.train.steps, recipe.train.log_every, stdout),
       alarm_(recipe.model) {
   retention_.last = recipe_.train.keep_checkpoints;
   retention_.every = recipe_.train.keep_every;
-  if (const auto checkpoint = newest_checkpoint(folder_)) {
+  if (const auto checkpoint = checkpoint_to_go_on_from()) {
     restore(*checkpoint);
   } else {
     if (!recipe_.train.init_from.empty()) {
       const ModelFile weights = find_model_file(recipe_.train.init_from);
-      warn_of_skipped(weights.skipped);
+      if (leads_) warn_of_skipped(weights.skipped);
       trainer_.start_from(weights);
     }
-    log_.emplace(folder_, 0);
+    if (leads_) log_.emplace(folder_, 0);
   }
   log_environment();
+}
+
+// The first rank finds it for all.
+std::optional<VerifiedCheckpoint> Run::checkpoint_to_go_on_from() {
+  std::optional<VerifiedCheckpoint> found;
+  if (leads_) found = newest_checkpoint(folder_);
+  const std::string name = ranks_.broadcast(found ? found->folder.string() : "", 0);
+  if (!leads_ && !name.empty()) found = VerifiedCheckpoint{name, {}};
+  return found;
+}
+
+// A signal that one rank has got stops them all.
+void Run::stop_here() const {
+  if (ranks_.any(stop_requested())) throw StopRequested{};
 }
 
 void Run::log_environment() {
   EnvironmentMetrics m{trainer_.progress().step, describe_environment()};
   m.rows.emplace_back("product rate", internal::short_text(product_rate_) + " FLOP/s");
   m.rows.emplace_back("trained parameters", trained_text(trainer_.trained(), trainer_.recipe()));
-  log_->append(m);
+  log(m);
 }
 
 // Runs it, and writes down how long it took.
@@ -132,7 +162,7 @@ template <class F>
 void Run::timed(const char* phase, F&& f) {
   const double begin = seconds_now();
   f();
-  log_->append(PhaseMetrics{trainer_.progress().step, phase, seconds_now() - begin});
+  log(PhaseMetrics{trainer_.progress().step, phase, seconds_now() - begin});
 }
 
 void Run::restore(const VerifiedCheckpoint& checkpoint) {
@@ -148,12 +178,13 @@ void Run::restore(const VerifiedCheckpoint& checkpoint) {
   }
   const i64 step = trainer_.progress().step;
   saved_step_ = step;
-  log_.emplace(folder_, step);
+  if (leads_) log_.emplace(folder_, step);
+  ranks_.barrier();
   remember(read_metrics(folder_ / "metrics.jsonl"));
   for (const SkippedCheckpoint& s : checkpoint.skipped) {
-    log_->append(EventMetrics{step, "checkpoint skipped", s.why});
+    log(EventMetrics{step, "checkpoint skipped", s.why});
   }
-  log_->append(EventMetrics{step, "resumed", ""});
+  log(EventMetrics{step, "resumed", ""});
 }
 
 // What the pieces of the run before this one have done.
@@ -223,15 +254,17 @@ void Run::refused(const StepReport& report, const Batch& batch) {
   const std::string why = reason_of(bad);
   fs::path kept;
   try {
-    kept = keep_bad_batch(folder_, *data_.sampler, data_.tokenizer ? &*data_.tokenizer : nullptr,
-                          batch, report, recipe_.guard.keep_batches);
+    if (leads_) {
+      kept = keep_bad_batch(folder_, *data_.sampler, data_.tokenizer ? &*data_.tokenizer : nullptr,
+                            batch, report, recipe_.guard.keep_batches);
+    }
   } catch (const IoError& error) {
     line_.note(std::string("the batch could not be kept: ") + error.what());
   }
   if (bad.action == BadStepAction::halt) halt(report, kept);
   if (bad.action == BadStepAction::rollback) return roll_back(bad);
   // Of the step that was tried: should the run go on from the one before, it will skip again.
-  log_->append(EventMetrics{bad.step, "skipped", samples_of(bad) + ": " + why});
+  log(EventMetrics{bad.step, "skipped", samples_of(bad) + ": " + why});
   line_.refused("step " + std::to_string(bad.step) + " skipped " + samples_of(bad) + ": " + why);
 }
 
@@ -243,7 +276,7 @@ void Run::roll_back(const BadStep& bad) {
   alarm_ = CollapseAlarm(recipe_.model);
   std::erase_if(evaluated_, [&](const auto& e) { return e.first > to.step; });
   std::erase_if(sampled_, [&](const auto& s) { return s.first > to.step; });
-  log_->roll_back(to.step, rollback_text(bad, to));
+  if (log_) log_->roll_back(to.step, rollback_text(bad, to));
   line_.refused("rolled back " + rollback_text(bad, to));
 }
 
@@ -251,7 +284,7 @@ void Run::halt(const StepReport& report, const fs::path& kept) {
   const BadStep& bad = *report.bad;
   line_.finish();
   save(true);
-  log_->append(EventMetrics{bad.step, "halted", samples_of(bad) + ": " + reason_of(bad)});
+  log(EventMetrics{bad.step, "halted", samples_of(bad) + ": " + reason_of(bad)});
   this->report(false);
   std::printf("step %lld, the last good one, is saved in %s%s%s\n",
               static_cast<long long>(trainer_.progress().step), folder_.c_str(),
@@ -268,10 +301,10 @@ void Run::log_step(const StepReport& report, double seconds, double data_seconds
       flops_per_token(recipe_.model, recipe_.data.sequence_length) * m.tokens_per_s / product_rate_;
   m.elapsed_s = elapsed_before_ + seconds_now() - start_;
   m.memory_bytes = resident_bytes();
-  log_->append(m);
+  log(m);
   line_.step(m);
   for (const std::string& what : alarm_.look(m)) {
-    log_->append(EventMetrics{m.step, "router collapsed", what});
+    log(EventMetrics{m.step, "router collapsed", what});
     line_.note("warning: step " + std::to_string(m.step) + ": router collapsed: " + what);
   }
 }
@@ -281,12 +314,12 @@ void Run::do_evaluate(i64 max_tokens) {
   if (data_.validation.empty() || evaluated_.contains(step)) return;
   EvaluateOptions options{recipe_.data.sequence_length, recipe_.train.micro_batch_sequences,
                           max_tokens};
-  options.before_batch = stop_here;
+  options.before_batch = [this] { stop_here(); };
   EvalMetrics m;
   timed("evaluation", [&] { m = evaluate(trainer_.model(), data_.validation, options); });
   m.step = step;
   evaluated_[step] = m.bits_per_byte;
-  log_->append(m);
+  log(m);
   line_.eval(m);
 }
 
@@ -301,9 +334,9 @@ void Run::write_samples() {
     std::string text;
     timed("sampling", [&] {
       text = generate(trainer_.model(), *data_.tokenizer, prompt, options,
-                      [](const std::string&) { stop_here(); });
+                      [this](const std::string&) { stop_here(); });
     });
-    log_->append(SampleMetrics{step, prompt, text});
+    log(SampleMetrics{step, prompt, text});
   }
 }
 
@@ -312,34 +345,40 @@ void Run::write_samples() {
 void Run::save(bool must) {
   const i64 step = trainer_.progress().step;
   if (step != saved_step_) {
+    bool failed = false;
     try {
-      log_->sync();
+      if (log_) log_->sync();
       timed("saving", [&] {
         save_checkpoint(folder_, trainer_.model(), trainer_.optimizer(), trainer_.progress(),
-                        {to_text(recipe_), data_.tokenizer_sha256});
+                        {to_text(recipe_), data_.tokenizer_sha256}, trainer_.groups());
       });
     } catch (const IoError& error) {
-      line_.finish();
-      ErrorFacts facts = error.facts();
-      const std::string there = saved_step_ < 0
-                                    ? "nothing is saved yet"
-                                    : "step " + std::to_string(saved_step_) + " is saved";
-      facts.hint += (facts.hint.empty() ? "" : "; ") + there;
-      if (must || recipe_.train.on_save_error == "halt") throw IoError(facts);
-      std::fprintf(stderr, "quern: warning: step %lld is not saved, training goes on: %s\n",
-                   static_cast<long long>(step), sentence(facts).c_str());
-      note_failure(step, error.what());
-      return;
+      not_saved(error, must || recipe_.train.on_save_error == "halt");
+      failed = true;
     }
+    if (ranks_.any(failed)) return;
     saved_step_ = step;
   }
-  prune();
+  if (leads_) prune();
+}
+
+void Run::not_saved(const IoError& error, bool halts) {
+  const i64 step = trainer_.progress().step;
+  line_.finish();
+  ErrorFacts facts = error.facts();
+  const std::string there = saved_step_ < 0 ? "nothing is saved yet"
+                                            : "step " + std::to_string(saved_step_) + " is saved";
+  facts.hint += (facts.hint.empty() ? "" : "; ") + there;
+  if (halts) throw IoError(facts);
+  std::fprintf(stderr, "quern: warning: step %lld is not saved, training goes on: %s\n",
+               static_cast<long long>(step), sentence(facts).c_str());
+  note_failure(step, error.what());
 }
 
 // The same disk may refuse the log too; stderr has it already.
 void Run::note_failure(i64 step, const std::string& what) {
   try {
-    log_->append(EventMetrics{step, "save failed", what});
+    log(EventMetrics{step, "save failed", what});
   } catch (const IoError&) {
   }
 }
@@ -358,13 +397,13 @@ void Run::prune() {
 }
 
 void Run::report(bool finished) {
-  timed("reporting", [&] { write_run_report(folder_, finished); });
+  if (leads_) timed("reporting", [&] { write_run_report(folder_, finished); });
 }
 
 ExitCode Run::interrupted() {
   line_.finish();
   save(true);
-  log_->append(EventMetrics{trainer_.progress().step, "interrupted", ""});
+  log(EventMetrics{trainer_.progress().step, "interrupted", ""});
   report(false);
   std::printf("stopped by a signal; step %lld is saved. Go on with: quern resume %s\n",
               static_cast<long long>(trainer_.progress().step), folder_.c_str());
@@ -377,6 +416,7 @@ ExitCode Run::finish() {
   do_evaluate(0);
   write_samples();
   report(true);
+  if (!leads_) return ExitCode::kDone;
   write_file_atomically(folder_ / "finished", "");
   std::fputs(validation_text(read_metrics(folder_ / "metrics.jsonl")).c_str(), stdout);
   std::printf("done: %lld steps, %s tokens. Report: %s\n",
@@ -386,29 +426,34 @@ ExitCode Run::finish() {
   return ExitCode::kDone;
 }
 
-}  // namespace
+// Everything about the recipe that the start of a run decides. Throws StopRequested.
+void settle(Recipe& recipe, const RunInputs& data, const fs::path& run, const Communicator& ranks) {
+  recipe.train.dtype = resolved_dtype(recipe.train);
+  settle_finetuning(recipe, *data.sampler->sources()[0].file, run);
+  if (recipe.train.lanes == 1) recipe.train.lanes = ranks.size();
+  if (recipe.train.steps == 0) choose_steps(recipe, data.sampler, ranks.size());
+  validate(recipe);
+}
 
-ExitCode train_run(Recipe recipe, const fs::path& run, const StepHooks& hooks) {
-  const StopSignals signals;
+ExitCode begin_run(Recipe recipe, const fs::path& run, const StepHooks& hooks,
+                   const Communicator& ranks) {
   refuse_a_second_run(run);
   check_memory(recipe);
-  use_threads(recipe.train.threads);
   make_paths_absolute(recipe);
   RunInputs data = open_inputs(recipe);
   FreshFolder folder(run);
   const RunLock lock(run);
   refuse_a_second_run(run);  // that was begun meanwhile
-  recipe.train.dtype = resolved_dtype(recipe.train);
   try {
-    settle_finetuning(recipe, *data.sampler->sources()[0].file, run);
+    settle(recipe, data, run, ranks);
   } catch (const StopRequested&) {
+    ranks.broadcast("", 0);
     std::printf("stopped by a signal before the first step; nothing is saved. Start it again\n");
     return ExitCode::kInterrupted;
   }
-  if (recipe.train.steps == 0) choose_steps(recipe, data.sampler);
-  validate(recipe);
+  ranks.broadcast(to_text(recipe), 0);
   const std::optional<Tokenizer> tokenizer = data.tokenizer;
-  Run started(recipe, run, std::move(data), hooks);
+  Run started(recipe, run, std::move(data), hooks, ranks);
   if (tokenizer) tokenizer->save(run / "tokenizer.json");
   write_corpus_hashes(run, recipe);
   // From here on the folder holds a run, whose files are known to fit together.
@@ -417,8 +462,27 @@ ExitCode train_run(Recipe recipe, const fs::path& run, const StepHooks& hooks) {
   return started.go();
 }
 
-ExitCode resume_run(const fs::path& run, const StepHooks& hooks) {
+// What the other ranks do meanwhile. No recipe means that nothing begins.
+ExitCode take_part(const fs::path& run, const StepHooks& hooks, const Communicator& ranks) {
+  const std::string text = ranks.broadcast("", 0);
+  if (text.empty()) return ExitCode::kDone;
+  const Recipe recipe = parse_recipe(text, (run / "recipe.textproto").string());
+  return Run(recipe, run, open_inputs(recipe), hooks, ranks).go();
+}
+
+}  // namespace
+
+ExitCode train_run(Recipe recipe, const fs::path& run, const StepHooks& hooks,
+                   const Communicator& ranks) {
   const StopSignals signals;
+  use_threads(recipe.train.threads);
+  if (ranks.rank() != 0) return take_part(run, hooks, ranks);
+  return begin_run(std::move(recipe), run, hooks, ranks);
+}
+
+ExitCode resume_run(const fs::path& run, const StepHooks& hooks, const Communicator& ranks) {
+  const StopSignals signals;
+  if (ranks.rank() != 0) return take_part(run, hooks, ranks);
   if (!fs::exists(run / "recipe.textproto")) {
     throw ConfigError({.file = run.string(),
                        .what = "no run in this folder",
@@ -426,6 +490,7 @@ ExitCode resume_run(const fs::path& run, const StepHooks& hooks) {
   }
   const RunLock lock(run);
   if (fs::exists(run / "finished")) {
+    ranks.broadcast("", 0);
     std::printf("this run is finished. Report: %s\n", (run / "report.html").c_str());
     return ExitCode::kDone;
   }
@@ -433,7 +498,8 @@ ExitCode resume_run(const fs::path& run, const StepHooks& hooks) {
   use_threads(recipe.train.threads);
   RunInputs inputs = open_inputs(recipe);
   check_corpus_hashes(run, recipe);
-  return Run(recipe, run, std::move(inputs), hooks).go();
+  ranks.broadcast(to_text(recipe), 0);
+  return Run(recipe, run, std::move(inputs), hooks, ranks).go();
 }
 
 }  // namespace quern

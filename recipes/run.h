@@ -12,15 +12,21 @@
 #include <string>
 
 #include "quern/autograd/error.h"
+#include "quern/distributed/communicator.h"
 #include "quern/recipes/recipe.h"
 #include "quern/recipes/trainer.h"
 
 namespace quern {
 
+// With several ranks each of them calls these, and the first one's recipe and folder count. Only it
+// writes; the others need to read what it reads.
+
 // Starts a run. Throws ConfigError when the folder already holds one.
-ExitCode train_run(Recipe recipe, const std::filesystem::path& run, const StepHooks& hooks = {});
+ExitCode train_run(Recipe recipe, const std::filesystem::path& run, const StepHooks& hooks = {},
+                   const Communicator& ranks = {});
 
 // Goes on from the newest checkpoint, or from the start where there is none yet.
-ExitCode resume_run(const std::filesystem::path& run, const StepHooks& hooks = {});
+ExitCode resume_run(const std::filesystem::path& run, const StepHooks& hooks = {},
+                    const Communicator& ranks = {});
 
 }  // namespace quern

@@ -6,8 +6,10 @@
 #include "quern/autograd/kernels/cpu.h"
 #include "quern/autograd/ops/elementwise.h"
 #include "quern/autograd/ops/loss.h"
+#include "quern/distributed/grad_sync.h"
 #include "quern/optim/grad_clip.h"
 #include "quern/recipes/finetune.h"
+#include "quern/recipes/internal/step_parts.h"
 
 namespace quern {
 namespace {
@@ -27,6 +29,23 @@ BatchScheduleOptions batch_schedule_of(const Recipe& r) {
 
 double seconds_now() {
   return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
+}
+
+i64 lanes_of_a_rank(i64 lanes, const Communicator& world) {
+  if (lanes % world.size() == 0) return lanes / world.size();
+  throw ConfigError({.key = "train.lanes",
+                     .what = "the ranks do not share the lanes evenly",
+                     .expected = "a multiple of the " + std::to_string(world.size()) + " ranks",
+                     .actual = std::to_string(lanes),
+                     .hint = "start as many ranks as a divisor of the lanes"});
+}
+
+// What the first rank that has something to say says.
+std::string first_of(const Communicator& world, const std::string& own) {
+  for (const auto& text : world.all_gather_values(std::span<const char>(own))) {
+    if (!text.empty()) return {text.begin(), text.end()};
+  }
+  return "";
 }
 
 i64 count_labels(const Tensor& labels) {
@@ -78,15 +97,17 @@ std::shared_ptr<const Sampler> make_sampler(const Recipe& recipe) {
                                          recipe.data.mask_across_documents);
 }
 
-Trainer::Trainer(const Recipe& recipe, std::shared_ptr<const Sampler> sampler, StepHooks hooks)
+Trainer::Trainer(const Recipe& recipe, std::shared_ptr<const Sampler> sampler, StepHooks hooks,
+                 const ParallelGroups& groups)
     : recipe_(recipe),
       sampler_(std::move(sampler)),
+      groups_(groups),
       model_(recipe.model, resolved_dtype(recipe.train) == "bf16" ? DType::bf16 : DType::f32),
       parameters_(trained_parameters(model_, recipe)),
       optimizer_(make_optimizer(recipe.optim, parameters_)),
       lr_schedule_(lr_schedule_of(recipe)),
       batch_schedule_(batch_schedule_of(recipe)),
-      lanes_(parameters_, recipe.train.lanes),
+      lanes_(parameters_, lanes_of_a_rank(recipe.train.lanes, groups.world)),
       guard_(recipe.guard),
       hooks_(std::move(hooks)) {
   model_.initialise(std::uint64_t(recipe.train.seed));
@@ -170,38 +191,43 @@ BadStep Trainer::refuse(const Batch& batch, const Symptom& symptom) {
 std::string Trainer::find_fault(const Batch& batch) {
   FaultFinder finder(parameters_);
   finder.look_at_weights();
-  if (!finder.fault().empty()) return finder.fault();
+  if (std::string fault = first_of(groups_.world, finder.fault()); !fault.empty()) return fault;
   StepReport again;
   compute_gradients(batch, again, &finder);
   finder.look_at_sums();
-  if (!finder.fault().empty()) return finder.fault();
+  if (std::string fault = first_of(groups_.world, finder.fault()); !fault.empty()) return fault;
   return "every number was finite when the step was computed again: a fault of memory or "
          "processor?";
 }
 
 void Trainer::compute_gradients(const Batch& batch, StepReport& report, FaultFinder* finder) {
-  const i64 sequences = batch.tokens.dim(0), micro = recipe_.train.micro_batch_sequences;
-  const i64 lane_size = sequences / recipe_.train.lanes;
+  const i64 micro = recipe_.train.micro_batch_sequences;
+  const i64 lane_size = batch.tokens.dim(0) / recipe_.train.lanes;
   const i64 counted = count_labels(batch.labels);
   report.tokens = batch.tokens.numel();
-  TrainingStep step{std::uint64_t(recipe_.train.seed), 0, {}};
+  std::vector<MicroBatchReport> parts;
   for (Parameter* p : parameters_) p->clear_grad();
-  for (i64 lane = 0; lane < recipe_.train.lanes; ++lane) {
+  for (i64 own = 0; own < lanes_.lanes(); ++own) {
+    const i64 lane = groups_.world.rank() * lanes_.lanes() + own;
     const TapeWatch hook = hooks_.watch ? hooks_.watch(next_sample_, lane) : TapeWatch();
     const TapeWatch watch = finder != nullptr ? finder->after(hook) : hook;
     const bool watched = watch.output || watch.gradient;
+    TrainingStep step{std::uint64_t(recipe_.train.seed), 0, {}};
     for (i64 first = lane * lane_size; first < (lane + 1) * lane_size; first += micro) {
-      run_micro_batch(batch, first, micro, counted, watched ? &watch : nullptr, report, step);
+      parts.push_back(
+          run_micro_batch(batch, first, micro, counted, watched ? &watch : nullptr, step));
     }
-    lanes_.add_lane(lane);
+    lanes_.add_lane(own);
   }
   lanes_.finish();
+  sum_gradients(parameters_, groups_.world);
+  add_parts(parts, groups_.world, report);
 }
 
 // The loss is the step's mean: each token weighs 1 / counted, each sequence's balance loss
 // 1 / sequences, so that neither depends on how the step is cut.
-void Trainer::run_micro_batch(const Batch& batch, i64 first, i64 count, i64 counted,
-                              const TapeWatch* watch, StepReport& report, TrainingStep& step) {
+MicroBatchReport Trainer::run_micro_batch(const Batch& batch, i64 first, i64 count, i64 counted,
+                                          const TapeWatch* watch, TrainingStep& step) {
   const Tensor labels = batch.labels.rows(first, first + count);
   const Tensor first_key =
       sampler_->masks_documents() ? batch.doc_start.rows(first, first + count) : Tensor();
@@ -216,18 +242,14 @@ void Trainer::run_micro_batch(const Batch& batch, i64 first, i64 count, i64 coun
                       .loss;
   const double share = double(count) / double(batch.tokens.dim(0));
   tape.backward(ops::add(tape, nll, ops::scale(tape, out.aux_loss, share)));
-  report.loss += nll.item();
-  report.aux_loss += share * out.aux_loss.item();
-  report.expert_load.resize(out.router.size());
-  report.router.resize(out.router.size());
+  MicroBatchReport part{nll.item(), out.aux_loss.item(), share, {}, {}};
   step.counted.resize(out.router.size());
   for (size_t layer = 0; layer < out.router.size(); ++layer) {
-    report.router[layer].add(share, out.router[layer].figures);
     step.counted[layer].add(out.router[layer].counted);
-    const std::vector<i64>& load = out.router[layer].load;
-    report.expert_load[layer].resize(load.size());
-    for (size_t e = 0; e < load.size(); ++e) report.expert_load[layer][e] += load[e];
+    part.router.push_back(out.router[layer].figures);
+    part.expert_load.push_back(out.router[layer].load);
   }
+  return part;
 }
 
 }  // namespace quern

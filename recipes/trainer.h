@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "quern/data/sampler.h"
+#include "quern/distributed/groups.h"
 #include "quern/layers/model.h"
 #include "quern/optim/adamw.h"
 #include "quern/optim/batch_schedule.h"
@@ -54,12 +55,23 @@ struct StepReport {
   std::optional<BadStep> bad;                      // set: nothing was learnt from this batch
 };
 
+// What a micro-batch adds to the report of its step.
+struct MicroBatchReport {
+  double loss = 0, aux_loss = 0;  // the first summed, the second to be weighed by the share
+  double share = 0;               // of the step's sequences
+  std::vector<RouterFigures> router;
+  std::vector<std::vector<i64>> expert_load;
+};
+
 // A step is cut into lanes and those into micro-batches: gradients are summed within a lane in
-// index order and over lanes by a fixed tree.
+// index order and over lanes by a fixed tree. Of several ranks each computes its run of the lanes;
+// they take the same steps with the same reports, and with powers of two the same bits as one.
 class Trainer {
  public:
-  // With random weights. `recipe.train.steps` must be known.
-  Trainer(const Recipe& recipe, std::shared_ptr<const Sampler> sampler, StepHooks hooks = {});
+  // With random weights. `recipe.train.steps` must be known. Throws ConfigError where the ranks do
+  // not divide the lanes.
+  Trainer(const Recipe& recipe, std::shared_ptr<const Sampler> sampler, StepHooks hooks = {},
+          const ParallelGroups& groups = {});
 
   // The batch of a step after so many sequences that were passed over, a function of these two
   // alone; may run on another thread.
@@ -76,6 +88,7 @@ class Trainer {
   const AdamW& optimizer() const { return optimizer_; }
   const Progress& progress() const { return progress_; }
   const Recipe& recipe() const { return recipe_; }
+  const ParallelGroups& groups() const { return groups_; }
   const BatchSchedule& batch_schedule() const { return batch_schedule_; }
 
   // Starts from the weights of another run, as load_initial_weights() takes them.
@@ -89,13 +102,14 @@ class Trainer {
  private:
   // Fills Parameter::grad, and the sums of the report.
   void compute_gradients(const Batch& batch, StepReport& report, FaultFinder* finder);
-  void run_micro_batch(const Batch& batch, i64 first, i64 count, i64 counted,
-                       const TapeWatch* watch, StepReport& report, TrainingStep& step);
+  MicroBatchReport run_micro_batch(const Batch& batch, i64 first, i64 count, i64 counted,
+                                   const TapeWatch* watch, TrainingStep& step);
   BadStep refuse(const Batch& batch, const Symptom& symptom);
   std::string find_fault(const Batch& batch);
 
   Recipe recipe_;
   std::shared_ptr<const Sampler> sampler_;
+  ParallelGroups groups_;
   Model model_;
   std::vector<Parameter*> parameters_;  // that are trained
   AdamW optimizer_;

@@ -160,6 +160,14 @@ void for_each_field(T& c, auto&& f) {
   f("lora_targets", c.lora_targets);
 }
 
+template <Is<DistributedRecipe> T>
+void for_each_field(T& c, auto&& f) {
+  f("ep_size", c.ep_size);
+  f("shard_optimizer", c.shard_optimizer);
+  f("timeout_s", c.timeout_s);
+  f("on_straggler", c.on_straggler);
+}
+
 template <Is<Recipe> T>
 void for_each_field(T& c, auto&& f) {
   f("model", c.model);
@@ -168,6 +176,7 @@ void for_each_field(T& c, auto&& f) {
   f("train", c.train);
   f("guard", c.guard);
   f("finetune", c.finetune);
+  f("distributed", c.distributed);
 }
 
 }  // namespace quern::internal

@@ -72,6 +72,7 @@ finetune {
   score: "gate" threshold: 0.1 average: "token" score_tokens: 1000
   lora_rank: 4 lora_alpha: 32 lora_targets: "q_proj" lora_targets: "*.experts.*"
 }
+distributed { ep_size: 2 shard_optimizer: true timeout_s: 7 on_straggler: "halt" }
 )";
 
 // The shortest valid recipe.

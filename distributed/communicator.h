@@ -1,0 +1,72 @@
+// SPDX-License-Identifier: MIT
+// A group of ranks, and what they do together. Every rank of a group makes the same calls in the
+// same order. With one rank nothing moves and MPI is never touched.
+#pragma once
+
+#include <memory>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "quern/autograd/kernels/types.h"
+
+namespace quern {
+
+namespace internal {
+struct Link;
+}
+
+// A cheap value: copies stand for the same group. Not for several threads.
+class Communicator {
+ public:
+  Communicator() = default;  // one rank, alone
+
+  int rank() const;
+  int size() const;
+  bool alone() const { return size() == 1; }
+
+  // The ranks of this group that give the same number, in their order here.
+  Communicator split(int color) const;
+
+  void barrier() const;
+  // What `root` has in `bytes` becomes everybody's.
+  void broadcast(std::span<std::byte> bytes, int root) const;
+  std::string broadcast(std::string text, int root) const;
+  // What every rank gives, by rank; sizes may differ.
+  std::vector<std::vector<std::byte>> all_gather(std::span<const std::byte> mine) const;
+  template <class T>
+  std::vector<std::vector<T>> all_gather_values(std::span<const T> mine) const;
+  bool any(bool mine) const;
+
+  // to[r] goes to rank r, and from[r] takes what it sends here; sizes must agree.
+  void exchange(std::span<const std::span<const std::byte>> to,
+                std::span<const std::span<std::byte>> from) const;
+
+  // values[i] = the sum over ranks, on every rank, in float or double. Ranks are added as LaneTree
+  // (quern/optim/lanes.h) adds lanes: neighbours first, then pairs of them. So equal bits come out
+  // wherever 2^a lanes are summed by 2^b ranks of 2^(a - b) lanes each.
+  template <class T>
+  void sum(std::span<T> values) const;
+
+ private:
+  friend class Runtime;
+  explicit Communicator(std::shared_ptr<internal::Link> link) : link_(std::move(link)) {}
+  template <class T>
+  void sum_in_halves(std::span<T> values) const;
+  template <class T>
+  void sum_at_the_first(std::span<T> values) const;
+
+  std::shared_ptr<internal::Link> link_;  // nothing: alone
+};
+
+template <class T>
+std::vector<std::vector<T>> Communicator::all_gather_values(std::span<const T> mine) const {
+  std::vector<std::vector<T>> all;
+  for (const std::vector<std::byte>& bytes : all_gather(std::as_bytes(mine))) {
+    all.emplace_back(bytes.size() / sizeof(T));
+    std::copy(bytes.begin(), bytes.end(), std::as_writable_bytes(std::span(all.back())).begin());
+  }
+  return all;
+}
+
+}  // namespace quern

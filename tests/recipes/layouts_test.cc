@@ -1,0 +1,133 @@
+// SPDX-License-Identifier: MIT
+// What is computed does not depend on the ranks that compute it: to the last bit.
+#include <gtest/gtest.h>
+
+#include <map>
+
+#include "quern/recipes/run.h"
+#include "quern/recipes/trainer.h"
+#include "tests/recipes/run_fixture.h"
+#include "tests/support/ranks.h"
+
+namespace quern {
+namespace {
+
+namespace fs = std::filesystem;
+using testing::tiny_recipe;
+using testing::world;
+
+// The first rank's folder, for all.
+class Layouts : public ::testing::Test {
+ protected:
+  void SetUp() override {
+    set_num_threads(1);
+    if (world().rank() == 0) testing::prepare_corpus(dir_, "corpus");
+    shared_ = world().broadcast((dir_ / "").string(), 0);
+    recipe_ = tiny_recipe(dir_);
+    recipe_.data.train[0].path = shared_ / "corpus/train.h5";
+    recipe_.data.validation = {shared_ / "corpus/validation.h5"};
+    recipe_.data.tokenizer = shared_ / "corpus/tokenizer.json";
+    recipe_.train.threads = 1;
+    recipe_.train.batch_sequences = 16;
+    recipe_.train.lanes = 4;
+  }
+  void TearDown() override { world().barrier(); }
+
+  TempDir dir_;
+  fs::path shared_;
+  Recipe recipe_;
+};
+
+bool same_bits(const Tensor& a, const Tensor& b) {
+  const auto x = a.bytes(), y = b.bytes();
+  return std::equal(x.begin(), x.end(), y.begin(), y.end());
+}
+
+// Some steps on one rank and on all, compared number by number.
+void compare(const Recipe& recipe) {
+  Trainer alone(recipe, make_sampler(recipe));
+  Trainer shared(recipe, make_sampler(recipe), {},
+                 ParallelGroups(world(), recipe.distributed.ep_size));
+  for (int step = 0; step < 4; ++step) {
+    const StepReport a = alone.step(alone.batch_of(step)), b = shared.step(shared.batch_of(step));
+    EXPECT_EQ(a.loss, b.loss);
+    EXPECT_EQ(a.aux_loss, b.aux_loss);
+    EXPECT_EQ(a.grad_norm, b.grad_norm);
+    EXPECT_EQ(a.expert_load, b.expert_load);
+    ASSERT_EQ(a.router.size(), b.router.size());
+    for (size_t i = 0; i < a.router.size(); ++i) {
+      EXPECT_EQ(a.router[i].gate_entropy, b.router[i].gate_entropy);
+      EXPECT_EQ(a.router[i].expert_loss, b.router[i].expert_loss);
+    }
+  }
+  std::map<std::string, Tensor> values, gradients;
+  alone.model().visit([&](Parameter& p) { gradients[p.name] = p.grad; });
+  alone.model().visit_tensors([&](const std::string& n, const Tensor& t) { values[n] = t; });
+  shared.model().visit([&](Parameter& p) {
+    EXPECT_TRUE(same_bits(gradients.at(p.name), p.grad)) << p.name << " gradient";
+  });
+  shared.model().visit_tensors([&](const std::string& name, const Tensor& t) {
+    EXPECT_TRUE(same_bits(values.at(name), t)) << name;
+  });
+}
+
+TEST_F(Layouts, LossAndGradientsAreThoseOfOneRank) { compare(recipe_); }
+
+TEST_F(Layouts, InMixedPrecisionToo) {
+  recipe_.train.dtype = "bf16";
+  compare(recipe_);
+}
+
+TEST_F(Layouts, WithARouterThatIsBalancedByItsBias) {
+  recipe_.model.topk_method = "noaux_tc";
+  recipe_.model.scoring_func = "sigmoid";
+  recipe_.model.norm_topk_prob = true;
+  recipe_.model.router_bias_update_rate = 0.01;
+  compare(recipe_);
+}
+
+TEST_F(Layouts, LanesAreSharedEvenly) {
+  recipe_.train.lanes = 1;
+  EXPECT_THROW(compare(recipe_), ConfigError);
+}
+
+// Whole runs: the folder that all ranks leave is that of one.
+TEST_F(Layouts, ARunHasTheCheckpointsOfOneRank) {
+  recipe_.train.steps = 20;
+  recipe_.train.checkpoint_every = 10;
+  recipe_.train.eval_every = 10;
+  recipe_.train.sample_every = 10;
+  recipe_.train.sample_prompts = {"the sea"};
+  recipe_.train.sample_tokens = 5;
+  if (world().rank() == 0) {
+    ASSERT_EQ(train_run(recipe_, shared_ / "alone"), ExitCode::kDone);
+  }
+  ASSERT_EQ(train_run(recipe_, shared_ / "shared", {}, world()), ExitCode::kDone);
+  if (world().rank() != 0) return;
+  for (const i64 step : {10, 20}) {
+    testing::expect_same_checkpoint(checkpoint_path(shared_ / "alone", step),
+                                    checkpoint_path(shared_ / "shared", step));
+  }
+  testing::expect_steps_once(shared_ / "shared", 20);
+}
+
+// From one rank to all and back.
+TEST_F(Layouts, ARunGoesOnWithOtherRanks) {
+  recipe_.train.steps = 20;
+  recipe_.train.checkpoint_every = 10;
+  const fs::path whole = shared_ / "whole", cut = shared_ / "cut", back = shared_ / "back";
+  if (world().rank() == 0) {
+    ASSERT_EQ(train_run(recipe_, whole), ExitCode::kDone);
+    testing::cut_back(whole, 10, cut);
+  }
+  world().barrier();
+  ASSERT_EQ(resume_run(cut, {}, world()), ExitCode::kDone);
+  if (world().rank() != 0) return;
+  testing::expect_same_checkpoint(checkpoint_path(whole, 20), checkpoint_path(cut, 20));
+  testing::cut_back(cut, 10, back);
+  ASSERT_EQ(resume_run(back), ExitCode::kDone);
+  testing::expect_same_checkpoint(checkpoint_path(whole, 20), checkpoint_path(back, 20));
+}
+
+}  // namespace
+}  // namespace quern
