@@ -40,10 +40,8 @@ MoeOutput Moe::forward(Tape& tape, const Var& x, const RoutingContext& context) 
   const Tape::Scope scope(tape, name);
   Routing routing = router.route(tape, x, context);
   const Dispatched sent = dispatcher.dispatch(routing.sent);
-  const Var w_in = tape.parameter(gate_up), w_out = tape.parameter(down);
   Var y = has_updates() ? experts_with_updates(tape, x, routing.weights, sent)
-                        : ops::expert_ffn(tape, x, routing.weights, w_in, w_out, sent.offsets,
-                                          sent.map);  // [tokens, hidden]
+                        : experts(tape, x, routing.weights, sent);  // [tokens, hidden]
   if (shared_experts) y = ops::add(tape, y, shared_experts->forward(tape, x));
   return {y, routing.aux_loss, std::move(routing.stats)};
 }
@@ -52,9 +50,26 @@ bool Moe::has_updates() const {
   return std::ranges::any_of(updates, [](const auto& u) { return u.has_value(); });
 }
 
-// Product by product, since updates are added between them.
+// Where few experts are trained, their backward has fewer products: one more saves memory.
+Var Moe::experts(Tape& tape, const Var& x, const Var& weights, const Dispatched& sent) const {
+  const bool few = !gate_up.trainable || gate_up.trained != nullptr;
+  const Var w_in = tape.parameter(gate_up), w_out = tape.parameter(down);
+  return ops::expert_ffn(tape, x, weights, w_in, w_out, sent.offsets, sent.map,
+                         few ? ops::Keep::inputs : ops::Keep::outputs);
+}
+
+// Product by product, since updates are added between them; and again in backward, since what lies
+// between takes several times the memory of all else.
 Var Moe::experts_with_updates(Tape& tape, const Var& x, const Var& weights,
                               const Dispatched& sent) const {
+  return recompute(tape, {x, weights},
+                   [this, sent](Tape& t, std::span<const Var> in, bool) -> std::vector<Var> {
+                     return {products_with_updates(t, in[0], in[1], sent)};
+                   })[0];
+}
+
+Var Moe::products_with_updates(Tape& tape, const Var& x, const Var& weights,
+                               const Dispatched& sent) const {
   const auto with = [&](const Var& y, const Var& in, size_t matrix, i64 begin) {
     return updates[matrix] ? updates[matrix]->add_to(tape, y, in, sent.offsets, begin) : y;
   };

@@ -45,8 +45,11 @@ struct Moe {
 
  private:
   bool has_updates() const;
+  Var experts(Tape& tape, const Var& x, const Var& weights, const Dispatched& sent) const;
   Var experts_with_updates(Tape& tape, const Var& x, const Var& weights,
                            const Dispatched& sent) const;
+  Var products_with_updates(Tape& tape, const Var& x, const Var& weights,
+                            const Dispatched& sent) const;
 };
 
 }  // namespace quern

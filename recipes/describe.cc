@@ -42,7 +42,7 @@ struct LayerBytes {
 };
 
 // operand: bytes of a number that products read, 4 or 2; what is not rounded has 4.
-LayerBytes layer_bytes(const ModelConfig& c, i64 layer, i64 operand) {
+LayerBytes layer_bytes(const ModelConfig& c, const FinetuneRecipe& f, i64 layer, i64 operand) {
   const i64 d = c.hidden_size, width = c.moe_intermediate_size;
   const HeadShape s = head_shape(c);
   const bool mla = c.attention == "mla", rounded = operand < 4;
@@ -58,10 +58,19 @@ LayerBytes layer_bytes(const ModelConfig& c, i64 layer, i64 operand) {
     return {kept, std::max(attention, c.intermediate_size * (12 + 2 * operand))};
   }
   const i64 k = c.num_experts_per_tok, shared = c.n_shared_experts * width;
-  kept += 12 * c.n_routed_experts + 2 * k * width * operand + 3 * shared * operand;
+  kept += 12 * c.n_routed_experts + 3 * shared * operand;
+  const i64 outputs = 2 * k * width * operand;  // of gate_up
   // Backward of the experts: the gradient of what goes into down, the operands of both weights'
   // gradients, and rows of the input's.
-  return {kept, std::max(attention, k * (4 * d + width * (4 + 3 * operand)))};
+  i64 passing = k * (4 * d + width * (4 + 3 * operand));
+  if (f.method == "full") {
+    kept += outputs;
+  } else {
+    passing += outputs;  // computed again
+  }
+  // Copies of tokens, all products, their updates, and the gradients of most of these.
+  if (f.method == "lora") passing += k * (12 * d + 32 * width);
+  return {kept, std::max(attention, passing)};
 }
 
 // What generation keeps of each past token, in f32, and what other kinds of attention would keep in
@@ -191,7 +200,7 @@ MemoryEstimate estimate_memory(const Recipe& r, i64 trained) {
   const i64 tokens = r.train.micro_batch_sequences * r.data.sequence_length;
   i64 kept = 0, largest = 0;
   for (i64 i = 0; i < r.model.num_hidden_layers; ++i) {
-    const LayerBytes layer = layer_bytes(r.model, i, operand);
+    const LayerBytes layer = layer_bytes(r.model, r.finetune, i, operand);
     kept += r.train.recompute ? 4 * r.model.hidden_size : layer.kept;
     largest = std::max(largest, layer.passing + (r.train.recompute ? layer.kept : 0));
   }

@@ -67,15 +67,21 @@ Tensor activate(const Experts& e, Tensor& outputs) {
   return inner;
 }
 
+template <class T>
+Tensor outputs_of_gate_up(const Experts& e) {
+  const Tensor x = in_type(e.x, dtype_of<T>());
+  const Tensor outputs = e.new_rows(2 * e.width, sum_type(dtype_of<T>()));
+  kernels::grouped_gemm<T>({e.experts, e.offsets->data(), 2 * e.width, e.hidden, x.data<T>(),
+                            e.gate_up.data<T>(), true, outputs.data<Sum<T>>(), false,
+                            e.token_of_row()});
+  return outputs;
+}
+
 // -> the outputs of gate_up, as backward needs them
 template <class T>
 Tensor forward(const Experts& e, const Tensor& y) {
   const DType sum = sum_type(dtype_of<T>());
-  const Tensor x = in_type(e.x, dtype_of<T>());
-  Tensor outputs = e.new_rows(2 * e.width, sum);
-  kernels::grouped_gemm<T>({e.experts, e.offsets->data(), 2 * e.width, e.hidden, x.data<T>(),
-                            e.gate_up.data<T>(), true, outputs.data<Sum<T>>(), false,
-                            e.token_of_row()});
+  Tensor outputs = outputs_of_gate_up<T>(e);
   const Tensor inner = activate<T>(e, outputs);
   const Tensor rows = e.new_rows(e.hidden, sum);
   kernels::grouped_gemm<T>({e.experts, e.offsets->data(), e.hidden, e.width, inner.data<T>(),
@@ -86,8 +92,12 @@ Tensor forward(const Experts& e, const Tensor& y) {
 }
 
 template <class T>
-void backward(const Experts& e, const Tensor& outputs, const Tensor& dy, Grads& d) {
+void backward(const Experts& e, Tensor outputs, const Tensor& dy, Grads& d) {
   const DType sum = sum_type(dtype_of<T>());
+  if (!outputs.defined()) {
+    outputs = outputs_of_gate_up<T>(e);
+    if constexpr (std::is_same_v<T, bf16>) activate<T>(e, outputs);
+  }
   const Tensor g = in_type(dy, dtype_of<T>());
   Tensor dinner = e.new_rows(e.width, sum);
   kernels::grouped_gemm<T>({e.experts, e.offsets->data(), e.width, e.hidden, g.data<T>(),
@@ -101,7 +111,7 @@ void backward(const Experts& e, const Tensor& outputs, const Tensor& dy, Grads& 
                                         outputs.data<T>(), e.weights.data<Sum<T>>(),
                                         dinner.data<Sum<T>>(), inner.data<T>(), douts.data<T>(),
                                         dweights.data<Sum<T>>(), dweights.accumulate});
-  dinner = {};  // room for what follows
+  outputs = dinner = {};  // room for what follows
   if (d.wants(3)) {
     const GradTarget to = d.into_stack(3);
     for (const StackRun& run : runs_of(to.matrices.get(), e.experts)) {
@@ -135,11 +145,15 @@ void backward(const Experts& e, const Tensor& outputs, const Tensor& dy, Grads& 
 }  // namespace
 
 Var expert_ffn(Tape& tape, const Var& x, const Var& weights, const Var& gate_up, const Var& down,
-               std::shared_ptr<const std::vector<i64>> offsets, const RowMap& map) {
+               std::shared_ptr<const std::vector<i64>> offsets, const RowMap& map, Keep keep) {
   Experts e = check(x, weights, gate_up, down, std::move(offsets), map);
   Tensor y = Tensor::empty({e.tokens, e.hidden}, gate_up.dtype());
-  const Tensor outputs = for_operand_type(e.gate_up, [&]<class T>() { return forward<T>(e, y); });
-  if (!gate_up.requires_grad()) e.x = {};  // only its gradient reads it again
+  Tensor outputs = for_operand_type(e.gate_up, [&]<class T>() { return forward<T>(e, y); });
+  if (keep == Keep::inputs) {
+    outputs = {};
+  } else if (!gate_up.requires_grad()) {
+    e.x = {};  // only its gradient reads it again
+  }
   return tape.record("expert_ffn", {x, weights, gate_up, down}, y,
                      [e = std::move(e), outputs](const Tensor& dy, Grads& d) {
                        for_operand_type(e.gate_up,

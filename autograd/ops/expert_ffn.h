@@ -9,6 +9,10 @@
 
 namespace quern::ops {
 
+// What expert_ffn() has in memory until backward: the outputs of gate_up, or x alone, from which
+// they are computed again, the same bits.
+enum class Keep { outputs, inputs };
+
 // y[t] = sum over slots k, in order, of weights[t, k] * down_e * swiglu(gate_up_e * x[t]), with e
 // the expert of (t, k).
 // x: [tokens, hidden];  weights: [tokens, top_k];  gate_up: [experts, 2 * width, hidden], gate
@@ -18,6 +22,7 @@ namespace quern::ops {
 // only in the panels of products, and of the rows only the outputs of gate_up are kept: weighing
 // what goes into `down` instead of what comes out leaves nothing else for backward.
 Var expert_ffn(Tape& tape, const Var& x, const Var& weights, const Var& gate_up, const Var& down,
-               std::shared_ptr<const std::vector<i64>> offsets, const RowMap& map);
+               std::shared_ptr<const std::vector<i64>> offsets, const RowMap& map,
+               Keep keep = Keep::outputs);
 
 }  // namespace quern::ops

@@ -54,7 +54,7 @@ struct Outcome {
 };
 
 // All in `dtype`; bf16 as in a model: f32 values with images, and an input rounded before.
-Outcome run(const Sizes& s, DType dtype, bool fused) {
+Outcome run(const Sizes& s, DType dtype, bool fused, ops::Keep keep = ops::Keep::outputs) {
   const Routes routes(s);
   Parameter gate_up("gate_up", {s.experts, 2 * s.width, s.hidden}, ParamKind::routed_expert, dtype);
   Parameter down("down", {s.experts, s.hidden, s.width}, ParamKind::routed_expert, dtype);
@@ -68,7 +68,7 @@ Outcome run(const Sizes& s, DType dtype, bool fused) {
   Var y;
   if (fused) {
     y = ops::expert_ffn(tape, x, weights, tape.parameter(gate_up), tape.parameter(down),
-                        routes.offsets, routes.map);
+                        routes.offsets, routes.map, keep);
   } else {
     const Var rows = ops::gather_rows(tape, x, routes.map);
     const Var outputs = ops::grouped_linear(tape, rows, tape.parameter(gate_up), routes.offsets);
@@ -95,6 +95,17 @@ TEST_P(ExpertFfn, IsGatherExpertsAndCombine) {
     EXPECT_LE(relative_distance(one.dweights, parts.dweights), allowed);
     EXPECT_LE(relative_distance(one.dgate_up, parts.dgate_up), allowed);
     EXPECT_LE(relative_distance(one.ddown, parts.ddown), allowed);
+  }
+}
+
+TEST_P(ExpertFfn, KeepingInputsAloneGivesTheSameBits) {
+  for (const DType dtype : {DType::f64, DType::f32, DType::bf16}) {
+    const Outcome kept = run(GetParam(), dtype, true);
+    const Outcome again = run(GetParam(), dtype, true, ops::Keep::inputs);
+    EXPECT_EQ(relative_distance(again.dx, kept.dx), 0);
+    EXPECT_EQ(relative_distance(again.dweights, kept.dweights), 0);
+    EXPECT_EQ(relative_distance(again.dgate_up, kept.dgate_up), 0);
+    EXPECT_EQ(relative_distance(again.ddown, kept.ddown), 0);
   }
 }
 
