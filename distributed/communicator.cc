@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <bit>
+#include <chrono>
 #include <cstdint>
 
 #include "quern/autograd/kernels/parallel.h"
@@ -20,21 +21,22 @@ constexpr int kPollsBeforeYielding = 100;
 // The requests of one call. Waiting gives way to others, since ranks may outnumber cores.
 class Requests {
  public:
-  explicit Requests(MPI_Comm comm) : comm_(comm) {}
+  explicit Requests(internal::Link& link) : link_(link) {}
 
   void send(std::span<const std::byte> bytes, int to) {
     for_pieces(i64(bytes.size()), [&](i64 begin, int size) {
-      MPI_Isend(bytes.data() + begin, size, MPI_BYTE, to, 0, comm_, &add());
+      MPI_Isend(bytes.data() + begin, size, MPI_BYTE, to, 0, link_.comm, &add());
     });
   }
   void receive(std::span<std::byte> bytes, int from) {
     for_pieces(i64(bytes.size()), [&](i64 begin, int size) {
-      MPI_Irecv(bytes.data() + begin, size, MPI_BYTE, from, 0, comm_, &add());
+      MPI_Irecv(bytes.data() + begin, size, MPI_BYTE, from, 0, link_.comm, &add());
     });
   }
   MPI_Request& add() { return requests_.emplace_back(MPI_REQUEST_NULL); }
 
   void wait() {
+    const auto begin = std::chrono::steady_clock::now();
     int done = 0;
     for (i64 polls = 0;; ++polls) {
       MPI_Testall(int(requests_.size()), requests_.data(), &done, MPI_STATUSES_IGNORE);
@@ -42,6 +44,8 @@ class Requests {
       if (polls > kPollsBeforeYielding) sched_yield();
     }
     requests_.clear();
+    const auto waited = std::chrono::steady_clock::now() - begin;
+    link_.waited_s += std::chrono::duration<double>(waited).count();
   }
 
  private:
@@ -52,7 +56,7 @@ class Requests {
     }
   }
 
-  MPI_Comm comm_;
+  internal::Link& link_;
   std::vector<MPI_Request> requests_;
 };
 
@@ -67,6 +71,7 @@ void add(std::span<const T> from, std::span<T> to) {
 
 int Communicator::rank() const { return link_ ? link_->rank : 0; }
 int Communicator::size() const { return link_ ? link_->size : 1; }
+double Communicator::waited_s() const { return link_ ? link_->waited_s : 0; }
 
 Communicator Communicator::split(int color) const {
   if (alone()) return {};
@@ -78,7 +83,7 @@ Communicator Communicator::split(int color) const {
 
 void Communicator::barrier() const {
   if (alone()) return;
-  Requests requests(link_->comm);
+  Requests requests(*link_);
   MPI_Ibarrier(link_->comm, &requests.add());
   requests.wait();
 }
@@ -87,7 +92,7 @@ void Communicator::broadcast(std::span<std::byte> bytes, int root) const {
   if (alone()) return;
   for (size_t begin = 0; begin < bytes.size(); begin += size_t(kLargestMessage)) {
     const int size = int(std::min(size_t(kLargestMessage), bytes.size() - begin));
-    Requests requests(link_->comm);
+    Requests requests(*link_);
     MPI_Ibcast(bytes.data() + begin, size, MPI_BYTE, root, link_->comm, &requests.add());
     requests.wait();
   }
@@ -110,7 +115,7 @@ std::vector<std::vector<std::byte>> Communicator::all_gather(
   }
   const std::uint64_t size = mine.size();
   std::vector<std::uint64_t> sizes(all.size());
-  Requests requests(link_->comm);
+  Requests requests(*link_);
   MPI_Iallgather(&size, 1, MPI_UINT64_T, sizes.data(), 1, MPI_UINT64_T, link_->comm,
                  &requests.add());
   requests.wait();
@@ -128,7 +133,7 @@ bool Communicator::any(bool mine) const {
   if (alone()) return mine;
   const int in = mine;
   int out = 0;
-  Requests requests(link_->comm);
+  Requests requests(*link_);
   MPI_Iallreduce(&in, &out, 1, MPI_INT, MPI_MAX, link_->comm, &requests.add());
   requests.wait();
   return out != 0;
@@ -138,7 +143,7 @@ void Communicator::exchange(std::span<const std::span<const std::byte>> to,
                             std::span<const std::span<std::byte>> from) const {
   const size_t own = size_t(rank());
   if (!alone()) {
-    Requests requests(link_->comm);
+    Requests requests(*link_);
     for (int r = 0; r < size(); ++r) {
       if (r != rank()) requests.receive(from[size_t(r)], r);
     }
@@ -175,7 +180,7 @@ void Communicator::sum_in_halves(std::span<T> values) const {
     const bool is_first = (rank() & distance) == 0;
     const Round round{rank() ^ distance, is_first ? first : last, is_first ? last : first};
     const std::span<T> theirs = std::span(taken).first(round.kept.size());
-    Requests requests(link_->comm);
+    Requests requests(*link_);
     requests.receive(std::as_writable_bytes(theirs), round.partner);
     requests.send(std::as_bytes(round.given), round.partner);
     requests.wait();
@@ -184,7 +189,7 @@ void Communicator::sum_in_halves(std::span<T> values) const {
     rounds.push_back(round);
   }
   for (size_t i = rounds.size(); i-- > 0;) {
-    Requests requests(link_->comm);
+    Requests requests(*link_);
     requests.receive(std::as_writable_bytes(rounds[i].given), rounds[i].partner);
     requests.send(std::as_bytes(rounds[i].kept), rounds[i].partner);
     requests.wait();
@@ -196,7 +201,7 @@ template <class T>
 void Communicator::sum_at_the_first(std::span<T> values) const {
   std::vector<T> taken(values.size());
   for (int distance = 1; distance < size(); distance *= 2) {
-    Requests requests(link_->comm);
+    Requests requests(*link_);
     if ((rank() & distance) != 0) {
       requests.send(std::as_bytes(values), rank() - distance);
       requests.wait();

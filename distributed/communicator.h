@@ -25,6 +25,9 @@ class Communicator {
   int size() const;
   bool alone() const { return size() == 1; }
 
+  // Seconds that calls of this group have waited so far: for other ranks, and for what they sent.
+  double waited_s() const;
+
   // The ranks of this group that give the same number, in their order here.
   Communicator split(int color) const;
 

@@ -1,9 +1,12 @@
 // SPDX-License-Identifier: MIT
 #include "quern/recipes/launch.h"
 
+#include <signal.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include <cerrno>
+#include <cstdio>
 #include <cstdlib>
 #include <cstring>
 #include <string>
@@ -16,6 +19,14 @@
 
 namespace quern {
 namespace {
+
+volatile sig_atomic_t child = 0, asked = 0;  // handlers reach nothing but globals
+
+void pass_on(int number) {
+  const bool again = number != SIGUSR1 && asked;
+  if (number != SIGUSR1) asked = 1;
+  ::kill(pid_t(child), again ? SIGTERM : SIGUSR1);
+}
 
 // Unless the user has said otherwise.
 void set_default(const char* name, const char* value) { ::setenv(name, value, 0); }
@@ -38,7 +49,7 @@ std::vector<std::string> without_ranks(int argc, char** argv) {
 
 }  // namespace
 
-void launch_ranks(i64 ranks, int argc, char** argv) {
+int launch_ranks(i64 ranks, int argc, char** argv) {
   if (launched_as_rank()) {
     throw ConfigError({.key = "--ranks",
                        .what = "this is one of several ranks already",
@@ -48,18 +59,30 @@ void launch_ranks(i64 ranks, int argc, char** argv) {
     set_default("OMPI_ALLOW_RUN_AS_ROOT", "1");
     set_default("OMPI_ALLOW_RUN_AS_ROOT_CONFIRM", "1");
   }
-  // After SIGTERM mpirun gives ranks a second by default; saving may need more.
-  set_default("OMPI_MCA_odls_base_sigkill_timeout", "120");
-  std::vector<std::string> words = {"mpirun", "-n", std::to_string(ranks), "--bind-to", "none"};
+  // What mpirun gives ranks to end by themselves, once one has died: it waits for all of that.
+  set_default("OMPI_MCA_odls_base_sigkill_timeout", "2");
+  std::vector<std::string> words = {"mpirun", "--quiet", "-n", std::to_string(ranks), "--bind-to", "none"};
   if (ranks > available_cores()) words.emplace_back("--oversubscribe");
   for (std::string& word : without_ranks(argc, argv)) words.push_back(std::move(word));
   std::vector<char*> pointers;
   for (std::string& word : words) pointers.push_back(word.data());
   pointers.push_back(nullptr);
-  ::execvp(pointers[0], pointers.data());
-  throw IoError({.key = "--ranks",
-                 .what = std::string("mpirun: ") + std::strerror(errno),
-                 .hint = "install Open MPI (openmpi-bin), or leave --ranks out"});
+  child = ::fork();
+  if (child == 0) {
+    ::setpgid(0, 0);  // Ctrl-C is for this process, which passes it on
+    ::execvp(pointers[0], pointers.data());
+    std::fprintf(stderr, "quern: mpirun: %s (install Open MPI, or leave --ranks out)\n",
+                 std::strerror(errno));
+    ::_exit(int(ExitCode::kEnvironment));
+  }
+  if (child < 0) throw IoError({.key = "--ranks", .what = std::strerror(errno)});
+  struct sigaction action {};
+  action.sa_handler = pass_on;
+  for (const int signal : {SIGINT, SIGTERM, SIGUSR1}) ::sigaction(signal, &action, nullptr);
+  int status = 0;
+  while (::waitpid(child, &status, 0) < 0 && errno == EINTR) {
+  }
+  return WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
 }
 
 }  // namespace quern

@@ -6,8 +6,9 @@
 
 namespace quern {
 
-// Becomes mpirun with this command line, without its --ranks, and does not return. Throws
+// Runs this command line, without its --ranks, under mpirun, and returns its exit code. The first
+// SIGINT or SIGTERM asks the ranks to save and stop, by SIGUSR1; the next one ends them. Throws
 // ConfigError where this is a rank already, and IoError where there is no mpirun.
-[[noreturn]] void launch_ranks(i64 ranks, int argc, char** argv);
+int launch_ranks(i64 ranks, int argc, char** argv);
 
 }  // namespace quern

@@ -97,7 +97,10 @@ struct TrainCommand {
                          .what = "missing",
                          .hint = "give a folder for the run, or --dry-run"});
     }
-    if (ranks > 1) launch_ranks(ranks, invocation.argc, invocation.argv);
+    if (ranks > 1) {
+      *result = ExitCode(launch_ranks(ranks, invocation.argc, invocation.argv));
+      return;
+    }
     *result = train_run(r, run_dir, {}, invocation.ranks);
   }
 
@@ -123,8 +126,8 @@ struct ResumeCommand {
     c->add_option("run-dir", run_dir, "folder of the run")->required();
     add_ranks_option(*c, ranks);
     c->callback([this] {
-      if (ranks > 1) launch_ranks(ranks, invocation.argc, invocation.argv);
-      *result = resume_run(run_dir, {}, invocation.ranks);
+      *result = ranks > 1 ? ExitCode(launch_ranks(ranks, invocation.argc, invocation.argv))
+                          : resume_run(run_dir, {}, invocation.ranks);
     });
   }
 };

@@ -158,7 +158,7 @@ struct DistributedRecipe {
   std::int64_t ep_size = 1;
   // The moments of the optimizer are spread over the ranks (ZeRO, arXiv:1910.02054, stage 1).
   bool shard_optimizer = false;
-  // A rank that has said nothing for so long is taken for dead, and the job ends with code 75.
+  // A rank that has said nothing for so long is taken for dead, and the job ends. Code 75.
   std::int64_t timeout_s = 60;
   // What a rank that needs more than 1.5 times the median time of a step, for 20 steps, means:
   // "warn", or "halt".

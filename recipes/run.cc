@@ -12,6 +12,7 @@
 #include "quern/data/atomic_file.h"
 #include "quern/data/file_errors.h"
 #include "quern/data/prefetch.h"
+#include "quern/distributed/rank_watch.h"
 #include "quern/recipes/bad_steps.h"
 #include "quern/recipes/collapse_alarm.h"
 #include "quern/recipes/describe.h"
@@ -30,6 +31,7 @@
 #include "quern/recipes/run_log.h"
 #include "quern/recipes/run_report.h"
 #include "quern/recipes/stop_signal.h"
+#include "quern/recipes/straggler_alarm.h"
 #include "quern/recipes/trainer.h"
 
 namespace quern {
@@ -77,6 +79,7 @@ class Run {
   std::optional<VerifiedCheckpoint> checkpoint_to_go_on_from();
   void stop_here() const;
   void prefetch();
+  void look_for_stragglers(const StepReport& report);
   void refused(const StepReport& report, const Batch& batch);
   void roll_back(const BadStep& bad);
   [[noreturn]] void halt(const StepReport& report, const fs::path& kept);
@@ -103,9 +106,12 @@ class Run {
   Retention retention_;
   std::map<i64, double> evaluated_;                // bits per byte, by step
   std::set<std::pair<i64, std::string>> sampled_;  // steps and prompts of earlier pieces
+  std::string why_stopped_ = "by a signal";
   std::optional<RunLog> log_;
   ProgressLine line_;
   CollapseAlarm alarm_;
+  RankWatch watch_;
+  StragglerAlarm stragglers_;
   std::optional<Prefetcher> batches_;
 };
 
@@ -120,7 +126,9 @@ Run::Run(const Recipe& recipe, fs::path folder, RunInputs data, const StepHooks&
                ParallelGroups(ranks, recipe.distributed.ep_size)),
       product_rate_(measure_product_rate(trainer_.model().dtype)),
       line_(recipe.train.steps, recipe.train.log_every, stdout),
-      alarm_(recipe.model) {
+      alarm_(recipe.model),
+      watch_(ranks, {double(recipe.distributed.timeout_s), stop_requested,
+                     "quern resume " + folder_.string()}) {
   retention_.last = recipe_.train.keep_checkpoints;
   retention_.every = recipe_.train.keep_every;
   if (const auto checkpoint = checkpoint_to_go_on_from()) {
@@ -229,6 +237,7 @@ void Run::take_steps() {
       continue;
     }
     log_step(step, seconds_now() - begin, data_seconds);
+    look_for_stragglers(step);
     if (trainer_.progress().step < steps) after_step(trainer_.progress().step);
   }
 }
@@ -306,6 +315,22 @@ void Run::log_step(const StepReport& report, double seconds, double data_seconds
   for (const std::string& what : alarm_.look(m)) {
     log(EventMetrics{m.step, "router collapsed", what});
     line_.note("warning: step " + std::to_string(m.step) + ": router collapsed: " + what);
+  }
+}
+
+void Run::look_for_stragglers(const StepReport& report) {
+  const i64 step = trainer_.progress().step;
+  watch_.at_step(step);
+  for (const Straggler& s : stragglers_.look(report.rank_seconds)) {
+    const std::string what = "rank " + std::to_string(s.rank) + " on " + watch_.host(s.rank) +
+                             " takes " + internal::short_text(s.ratio) +
+                             " times the median of the ranks";
+    log(EventMetrics{step, "slow rank", what});
+    line_.note("warning: step " + std::to_string(step) + ": " + what);
+    if (recipe_.distributed.on_straggler == "halt") {
+      why_stopped_ = "since " + what;
+      throw StopRequested{};
+    }
   }
 }
 
@@ -405,7 +430,7 @@ ExitCode Run::interrupted() {
   save(true);
   log(EventMetrics{trainer_.progress().step, "interrupted", ""});
   report(false);
-  std::printf("stopped by a signal; step %lld is saved. Go on with: quern resume %s\n",
+  std::printf("stopped %s; step %lld is saved. Go on with: quern resume %s\n", why_stopped_.c_str(),
               static_cast<long long>(trainer_.progress().step), folder_.c_str());
   return ExitCode::kInterrupted;
 }

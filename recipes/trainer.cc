@@ -206,6 +206,7 @@ void Trainer::compute_gradients(const Batch& batch, StepReport& report, FaultFin
   const i64 counted = count_labels(batch.labels);
   report.tokens = batch.tokens.numel();
   std::vector<MicroBatchReport> parts;
+  const double begin = seconds_now() - groups_.ep.waited_s();
   for (Parameter* p : parameters_) p->clear_grad();
   for (i64 own = 0; own < lanes_.lanes(); ++own) {
     const i64 lane = groups_.world.rank() * lanes_.lanes() + own;
@@ -220,8 +221,12 @@ void Trainer::compute_gradients(const Batch& batch, StepReport& report, FaultFin
     lanes_.add_lane(own);
   }
   lanes_.finish();
+  const double seconds = seconds_now() - groups_.ep.waited_s() - begin;
   sum_gradients(parameters_, groups_.world);
   add_parts(parts, groups_.world, report);
+  for (const auto& one : groups_.world.all_gather_values(std::span(&seconds, 1))) {
+    report.rank_seconds.push_back(one[0]);
+  }
 }
 
 // The loss is the step's mean: each token weighs 1 / counted, each sequence's balance loss

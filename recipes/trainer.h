@@ -52,6 +52,7 @@ struct StepReport {
   double forward_backward_s = 0, optimizer_s = 0;  // of this step
   std::vector<std::vector<i64>> expert_load;       // [MoE layers][experts], tokens sent
   std::vector<RouterFigures> router;               // [MoE layers], means over the step
+  std::vector<double> rank_seconds;  // of forward and backward on each rank, without waiting
   std::optional<BadStep> bad;                      // set: nothing was learnt from this batch
 };
 
