@@ -69,8 +69,15 @@ void Parameter::train_matrices(std::vector<i64> matrices) {
   trained = all ? nullptr : std::make_shared<const std::vector<i64>>(std::move(matrices));
 }
 
+void Parameter::clear_grad() {
+  *grad_written = false;
+  if (grad.defined()) grad.discard();
+}
+
 void Parameter::settle_grad() const {
-  if (grad.defined() && !*grad_written) std::memset(grad.bytes().data(), 0, grad.bytes().size());
+  if (!grad.defined() || *grad_written) return;
+  grad.hold();
+  std::memset(grad.bytes().data(), 0, grad.bytes().size());
 }
 
 }  // namespace quern

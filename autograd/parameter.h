@@ -45,8 +45,9 @@ struct Parameter {
   // grouped_linear() and expert_ffn() take such stacks.
   void train_matrices(std::vector<i64> matrices);
 
-  // Before a step: the gradient counts as zero and is overwritten by the first write.
-  void clear_grad() { *grad_written = false; }
+  // Before a step: the gradient counts as zero, has no memory until grad.hold(), and is overwritten
+  // by the first write.
+  void clear_grad();
   // After backward: a gradient that nobody wrote is zero.
   void settle_grad() const;
   // After the value has changed: the image, if there is one, follows.

@@ -1,20 +1,17 @@
 // SPDX-License-Identifier: MIT
 #include "quern/autograd/storage.h"
 
-#include <sys/mman.h>
-
-#include <bit>
 #include <cstdlib>
 #include <mutex>
+#include <string>
 #include <unordered_map>
 #include <vector>
 
 #include "quern/autograd/error.h"
+#include "quern/autograd/internal/arena.h"
 
 namespace quern {
 namespace {
-
-constexpr std::size_t kHugePage = std::size_t{2} << 20;
 
 #ifdef __SANITIZE_ADDRESS__
 constexpr bool kReuse = false;  // so that the sanitizer sees every use after free
@@ -22,62 +19,65 @@ constexpr bool kReuse = false;  // so that the sanitizer sees every use after fr
 constexpr bool kReuse = true;
 #endif
 
-// Eight classes for each power of two: at most an eighth of a block is unused.
-std::size_t size_class(std::size_t bytes) {
-  if (bytes <= 512) return (bytes + 63) / 64 * 64 + (bytes == 0 ? 64 : 0);
-  const std::size_t unit = std::bit_floor(bytes) / 8;
-  return (bytes + unit - 1) / unit * unit;
-}
+// Smaller blocks are kept by size: among large ones they would be in the way.
+constexpr std::size_t kLarge = std::size_t{64} << 10;
+
+std::size_t rounded(std::size_t bytes) { return bytes == 0 ? 64 : (bytes + 63) / 64 * 64; }
 
 class Pool {
  public:
   std::byte* take(std::size_t size) {
-    {
-      const std::lock_guard lock(mutex_);
-      stats_.in_use += size;
-      if (stats_.in_use > stats_.peak) stats_.peak = stats_.in_use;
-      auto& blocks = free_[size];
-      if (!blocks.empty()) {
-        std::byte* block = blocks.back();
-        blocks.pop_back();
-        stats_.cached -= size;
-        return block;
-      }
-    }
-    const std::size_t alignment = size >= kHugePage ? kHugePage : 64;
-    void* block = std::aligned_alloc(alignment, (size + alignment - 1) / alignment * alignment);
+    const std::lock_guard lock(mutex_);
+    std::byte* block = find(size);
     if (block == nullptr) {
       throw IoError({.what = "out of memory", .actual = std::to_string(size) + " bytes asked"});
     }
-    if (size >= kHugePage) madvise(block, size, MADV_HUGEPAGE);
-    return static_cast<std::byte*>(block);
+    stats_.in_use += size;
+    if (stats_.in_use > stats_.peak) stats_.peak = stats_.in_use;
+    return block;
   }
 
   void give_back(std::byte* block, std::size_t size) {
     const std::lock_guard lock(mutex_);
     stats_.in_use -= size;
     if (!kReuse) return std::free(block);
-    stats_.cached += size;
-    free_[size].push_back(block);
+    if (size >= kLarge) return arena_.give_back(block, size);
+    small_cached_ += size;
+    small_[size].push_back(block);
   }
 
   void release() {
     const std::lock_guard lock(mutex_);
-    for (auto& [size, blocks] : free_) {
+    for (auto& [size, blocks] : small_) {
       for (std::byte* block : blocks) std::free(block);
       blocks.clear();
     }
-    stats_.cached = 0;
+    small_cached_ = 0;
+    arena_.release();
   }
 
   StorageStats stats() {
     const std::lock_guard lock(mutex_);
-    return stats_;
+    StorageStats stats = stats_;
+    stats.cached = small_cached_ + arena_.cached();
+    return stats;
   }
 
  private:
+  std::byte* find(std::size_t size) {
+    if (kReuse && size >= kLarge) return arena_.take(size);
+    auto& blocks = small_[size];
+    if (blocks.empty()) return static_cast<std::byte*>(std::aligned_alloc(64, size));
+    std::byte* block = blocks.back();
+    blocks.pop_back();
+    small_cached_ -= size;
+    return block;
+  }
+
   std::mutex mutex_;
-  std::unordered_map<std::size_t, std::vector<std::byte*>> free_;
+  std::unordered_map<std::size_t, std::vector<std::byte*>> small_;
+  std::size_t small_cached_ = 0;
+  Arena arena_;
   StorageStats stats_;
 };
 
@@ -89,9 +89,13 @@ Pool& pool() {
 
 }  // namespace
 
-std::shared_ptr<std::byte> allocate_block(std::size_t bytes) {
-  const std::size_t size = size_class(bytes);
-  return {pool().take(size), [size](std::byte* block) { pool().give_back(block, size); }};
+void Storage::hold() {
+  if (data_ == nullptr) data_ = pool().take(rounded(bytes_));
+}
+
+void Storage::discard() {
+  if (data_ != nullptr) pool().give_back(data_, rounded(bytes_));
+  data_ = nullptr;
 }
 
 StorageStats storage_stats() { return pool().stats(); }

@@ -18,6 +18,7 @@ GradTarget Grads::into_stack(int input) {
   if (slot.parameter != nullptr) {
     const bool written = *slot.parameter->grad_written;
     *slot.parameter->grad_written = true;
+    slot.parameter->grad.hold();
     return {slot.parameter->grad, written, slot.parameter->trained};
   }
   if (!slot.grad.defined()) {

@@ -3,6 +3,8 @@
 #pragma once
 
 #include <functional>
+#include <memory>
+#include <optional>
 #include <span>
 #include <string>
 #include <vector>
@@ -11,6 +13,30 @@
 #include "quern/autograd/tensor.h"
 
 namespace quern {
+
+// What a backward keeps of an input: its value, or the way to compute it again, with the same bits.
+// It is computed once for all that keep it.
+class Saved {
+ public:
+  Saved() = default;
+  explicit Saved(Tensor value) : value_(std::move(value)) {}
+  explicit Saved(std::function<Tensor()> compute)
+      : again_(std::make_shared<Again>(Again{std::move(compute), {}})) {}
+
+  const Tensor& value() const {
+    if (again_ == nullptr) return value_;
+    if (!again_->value.defined()) again_->value = again_->compute();
+    return again_->value;
+  }
+
+ private:
+  struct Again {
+    std::function<Tensor()> compute;
+    Tensor value;
+  };
+  Tensor value_;
+  std::shared_ptr<Again> again_;
+};
 
 // A tensor with its place on a tape; without a place it is a constant.
 class Var {
@@ -27,11 +53,17 @@ class Var {
   double item() const { return value_.item(); }
   bool requires_grad() const { return slot_ >= 0; }
 
+  // For an operation that keeps its inputs and computes its output from them cheaply: who keeps the
+  // output then computes it again.
+  void set_again(std::function<Tensor()> compute) { again_.emplace(std::move(compute)); }
+  const std::optional<Saved>& again() const { return again_; }
+
  private:
   friend class Tape;
   friend class Grads;
   Tensor value_;
   Tensor image_;
+  std::optional<Saved> again_;
   i64 slot_ = -1;
 };
 

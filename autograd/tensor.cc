@@ -37,7 +37,7 @@ Tensor Tensor::empty(const Shape& shape, DType dtype) {
   Tensor t;
   t.shape_ = shape;
   t.dtype_ = dtype;
-  t.block_ = allocate_block(size_t(shape.numel() * size_of(dtype)));
+  t.storage_ = std::make_shared<Storage>(size_t(shape.numel() * size_of(dtype)));
   return t;
 }
 

@@ -42,7 +42,7 @@ class Tensor {
   template <class T>
   static Tensor from(const Shape& shape, std::span<const T> values);  // throws ShapeError
 
-  bool defined() const { return block_ != nullptr; }
+  bool defined() const { return storage_ != nullptr; }
   const Shape& shape() const { return shape_; }
   DType dtype() const { return dtype_; }
   i64 numel() const { return shape_.numel(); }
@@ -53,14 +53,15 @@ class Tensor {
   template <class T>
   T* data() const {
     QUERN_ASSERT(dtype_of<T>() == dtype_);
-    return reinterpret_cast<T*>(block_.get() + offset_);
+    QUERN_ASSERT(storage_->data() != nullptr);
+    return reinterpret_cast<T*>(storage_->data() + offset_);
   }
   template <class T>
   std::span<T> span() const {
     return {data<T>(), size_t(numel())};
   }
   std::span<std::byte> bytes() const {
-    return {block_.get() + offset_, size_t(numel() * size_of(dtype_))};
+    return {storage_->data() + offset_, size_t(numel() * size_of(dtype_))};
   }
 
   // Views of the same storage. Throw ShapeError where the elements do not fit.
@@ -74,10 +75,15 @@ class Tensor {
   void copy_from(const Tensor& other) const;  // same shape and type
   void fill(double value) const;
   double item() const;  // of a tensor with one element
-  bool shares_storage() const { return block_.use_count() > 1; }
+  bool shares_storage() const { return storage_.use_count() > 1; }
+
+  // Gives the memory of this tensor and all its views back, until hold(): see Storage.
+  void discard() const { storage_->discard(); }
+  void hold() const { storage_->hold(); }
+  bool is_held() const { return defined() && storage_->data() != nullptr; }
 
  private:
-  std::shared_ptr<std::byte> block_;
+  std::shared_ptr<Storage> storage_;
   i64 offset_ = 0;  // bytes
   Shape shape_;
   DType dtype_ = DType::f32;

@@ -16,6 +16,7 @@
 #include "bench/training.h"
 #include "quern/autograd/kernels/cpu.h"
 #include "quern/autograd/kernels/parallel.h"
+#include "quern/autograd/storage.h"
 #include "quern/data/atomic_file.h"
 #include "quern/recipes/probe.h"
 
@@ -45,6 +46,12 @@ i64 peak_rss_mib() {
   rusage usage{};
   getrusage(RUSAGE_SELF, &usage);
   return usage.ru_maxrss / 1024;
+}
+
+i64 minor_faults() {
+  rusage usage{};
+  getrusage(RUSAGE_SELF, &usage);
+  return usage.ru_minflt;
 }
 
 void print(const ordered_json& facts, bool json) {
@@ -83,6 +90,9 @@ struct Command {
     c->add_option("--micro-batch", training.micro_batch_sequences,
                   "sequences at once; a divisor of --batch; 0: all")
         ->capture_default_str();
+    c->add_option("--seq", training.sequence_length, "tokens of a sequence")
+        ->check(CLI::PositiveNumber)
+        ->capture_default_str();
     c->add_flag("--json", json, "print one line of JSON");
     return c;
   }
@@ -116,11 +126,17 @@ struct StepCommand : Command {
     const ModelConfig config = preset(preset_name);
     Training trained(config, training);
     std::vector<StepTimes> taken;
+    i64 faults = 0;
     for (i64 i = 0; i < warmup + steps; ++i) {
+      if (i == warmup) faults = minor_faults();
       const StepTimes times = trained.step();
       if (i >= warmup) taken.push_back(times);
     }
-    print(facts(config, trained, taken, rate_before, measure_product_rate(training.dtype)), json);
+    faults = minor_faults() - faults;
+    ordered_json found =
+        facts(config, trained, taken, rate_before, measure_product_rate(training.dtype));
+    found["page_faults_per_step"] = faults / steps;
+    print(found, json);
   }
 
   // The peer's keys, and the kernels and threads that were used.
@@ -156,6 +172,7 @@ struct StepCommand : Command {
             {"gemm_after", rounded(rate_after / 1e9, 0)},
             {"mfu", rounded(achieved / std::max(rate_before, rate_after), 3)},
             {"max_tokens_per_expert", trained.max_tokens_per_expert()},
+            {"peak_tensors_MiB", storage_stats().peak >> 20},
             {"peak_rss_MiB", peak_rss_mib()}};
   }
 };

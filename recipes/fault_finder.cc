@@ -74,6 +74,7 @@ void FaultFinder::look_at_gradient(const char* op, const std::string& module,
   for (const Parameter* p : parameters_) {
     const std::byte* bad =
         gradient.bytes().data() + std::size_t(element * size_of(gradient.dtype()));
+    if (!p->grad.is_held()) continue;
     const auto bytes = p->grad.bytes();
     if (bad < bytes.data() || bad >= bytes.data() + bytes.size()) continue;
     fault_ = "gradient of " + p->name + " is not finite: " + first_bad_element(p->grad);

@@ -126,7 +126,7 @@ Var swiglu(Tape& tape, const Var& gate_up, DType out) {
       kernels::swiglu<T>({rows, width, x, y.data<T>()});
     }
   });
-  return tape.record("swiglu", {gate_up}, y, [kept, rows, width](const Tensor& dy, Grads& d) {
+  Var result = tape.record("swiglu", {gate_up}, y, [kept, rows, width](const Tensor& dy, Grads& d) {
     for_float_type(dy, [&]<class T>() {
       const GradTarget dx = d.into(0);
       const bool narrow = kept.dtype() == DType::bf16;
@@ -135,6 +135,16 @@ Var swiglu(Tape& tape, const Var& gate_up, DType out) {
                                    narrow ? kept.data<bf16>() : nullptr});
     });
   });
+  if (result.requires_grad() && !rounded) {
+    result.set_again([kept, rows, width] {
+      const Tensor again = Tensor::empty({rows, width}, kept.dtype());
+      for_float_type(kept, [&]<class T>() {
+        kernels::swiglu<T>({rows, width, kept.data<T>(), again.data<T>()});
+      });
+      return again;
+    });
+  }
+  return result;
 }
 
 }  // namespace quern::ops

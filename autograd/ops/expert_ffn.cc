@@ -16,6 +16,7 @@ struct Experts {
   std::shared_ptr<const std::vector<i64>> offsets;
   RowMap map;
   Tensor x, weights, gate_up, down;  // x, gate_up and down as operands
+  Saved kept;                        // x, for backward
 
   i64 rows() const { return map.token_of_row.numel(); }
   const i32* token_of_row() const { return map.token_of_row.data<i32>(); }
@@ -35,10 +36,11 @@ Experts check(const Var& x, const Var& weights, const Var& gate_up, const Var& d
             gate_up.dim(0),
             std::move(offsets),
             map,
-            kept_operand(x.value(), w),
+            small_operand(x.value(), w),
             weights.value(),
             w,
-            down.operand()};
+            down.operand(),
+            {}};
   expect_shape("expert_ffn", "weights", e.weights, {e.tokens, e.top_k});
   expect_shape("expert_ffn", "gate_up", e.gate_up, {e.experts, 2 * e.width, e.hidden});
   expect_shape("expert_ffn", "down", e.down, {e.experts, e.hidden, e.width});
@@ -68,8 +70,8 @@ Tensor activate(const Experts& e, Tensor& outputs) {
 }
 
 template <class T>
-Tensor outputs_of_gate_up(const Experts& e) {
-  const Tensor x = in_type(e.x, dtype_of<T>());
+Tensor outputs_of_gate_up(const Experts& e, const Tensor& operand) {
+  const Tensor x = in_type(operand, dtype_of<T>());
   const Tensor outputs = e.new_rows(2 * e.width, sum_type(dtype_of<T>()));
   kernels::grouped_gemm<T>({e.experts, e.offsets->data(), 2 * e.width, e.hidden, x.data<T>(),
                             e.gate_up.data<T>(), true, outputs.data<Sum<T>>(), false,
@@ -81,7 +83,7 @@ Tensor outputs_of_gate_up(const Experts& e) {
 template <class T>
 Tensor forward(const Experts& e, const Tensor& y) {
   const DType sum = sum_type(dtype_of<T>());
-  Tensor outputs = outputs_of_gate_up<T>(e);
+  Tensor outputs = outputs_of_gate_up<T>(e, e.x);
   const Tensor inner = activate<T>(e, outputs);
   const Tensor rows = e.new_rows(e.hidden, sum);
   kernels::grouped_gemm<T>({e.experts, e.offsets->data(), e.hidden, e.width, inner.data<T>(),
@@ -95,7 +97,7 @@ template <class T>
 void backward(const Experts& e, Tensor outputs, const Tensor& dy, Grads& d) {
   const DType sum = sum_type(dtype_of<T>());
   if (!outputs.defined()) {
-    outputs = outputs_of_gate_up<T>(e);
+    outputs = outputs_of_gate_up<T>(e, e.kept.value());
     if constexpr (std::is_same_v<T, bf16>) activate<T>(e, outputs);
   }
   const Tensor g = in_type(dy, dtype_of<T>());
@@ -124,7 +126,7 @@ void backward(const Experts& e, Tensor outputs, const Tensor& dy, Grads& d) {
   inner = {};
   if (d.wants(2)) {
     const GradTarget to = d.into_stack(2);
-    const Tensor x = in_type(e.x, dtype_of<T>());
+    const Tensor x = in_type(e.kept.value(), dtype_of<T>());
     for (const StackRun& run : runs_of(to.matrices.get(), e.experts)) {
       kernels::grouped_gemm_trans_a<T>({run.count, e.offsets->data() + run.first, 2 * e.width,
                                         e.hidden, douts.data<T>(), x.data<T>(),
@@ -149,11 +151,10 @@ Var expert_ffn(Tape& tape, const Var& x, const Var& weights, const Var& gate_up,
   Experts e = check(x, weights, gate_up, down, std::move(offsets), map);
   Tensor y = Tensor::empty({e.tokens, e.hidden}, gate_up.dtype());
   Tensor outputs = for_operand_type(e.gate_up, [&]<class T>() { return forward<T>(e, y); });
-  if (keep == Keep::inputs) {
-    outputs = {};
-  } else if (!gate_up.requires_grad()) {
-    e.x = {};  // only its gradient reads it again
-  }
+  // Without outputs backward reads x again, else only the gradient of gate_up does.
+  if (keep == Keep::inputs || gate_up.requires_grad()) e.kept = kept_operand(x, e.x);
+  if (keep == Keep::inputs) outputs = {};
+  e.x = {};
   return tape.record("expert_ffn", {x, weights, gate_up, down}, y,
                      [e = std::move(e), outputs](const Tensor& dy, Grads& d) {
                        for_operand_type(e.gate_up,

@@ -9,18 +9,18 @@ namespace quern::ops {
 
 Var linear(Tape& tape, const Var& x, const Var& weight) {
   const i64 tokens = x.dim(0), in = x.dim(1), out = weight.dim(0);
-  const Tensor w = weight.operand(), kept = kept_operand(x.value(), w);
+  const Tensor w = weight.operand(), small = small_operand(x.value(), w);
   expect_shape("linear", "weight", w, {out, in});
   expect_operands("linear", x, weight);
   Tensor y = Tensor::empty({tokens, out}, weight.dtype());
   for_operand_type(w, [&]<class T>() {
-    const Tensor a = in_type(kept, w.dtype());
+    const Tensor a = in_type(small, w.dtype());
     kernels::gemm<T>({tokens, out, in, a.data<T>(), in, false, w.data<T>(), in, true,
                       y.data<Sum<T>>(), out, false});
   });
   return tape.record("linear", {x, weight}, y,
-                     [kept = weight.requires_grad() ? kept : Tensor(), w, tokens, in, out](
-                         const Tensor& dy, Grads& d) {
+                     [kept = weight.requires_grad() ? kept_operand(x, small) : Saved(), w, tokens,
+                      in, out](const Tensor& dy, Grads& d) {
                        for_operand_type(w, [&]<class T>() {
                          const Tensor g = in_type(dy, w.dtype());
                          if (d.wants(0)) {
@@ -30,7 +30,7 @@ Var linear(Tape& tape, const Var& x, const Var& weight) {
                          }
                          if (d.wants(1)) {
                            const GradTarget dw = d.into(1);
-                           const Tensor a = in_type(kept, w.dtype());
+                           const Tensor a = in_type(kept.value(), w.dtype());
                            kernels::gemm<T>({out, in, tokens, g.data<T>(), out, true, a.data<T>(),
                                              in, false, dw.data<Sum<T>>(), in, dw.accumulate});
                          }
@@ -41,7 +41,7 @@ Var linear(Tape& tape, const Var& x, const Var& weight) {
 Var grouped_linear(Tape& tape, const Var& x, const Var& weight,
                    std::shared_ptr<const std::vector<i64>> offsets) {
   const i64 rows = x.dim(0), in = x.dim(1), groups = weight.dim(0), out = weight.dim(1);
-  const Tensor w = weight.operand(), kept = kept_operand(x.value(), w);
+  const Tensor w = weight.operand(), small = small_operand(x.value(), w);
   expect_shape("grouped_linear", "weight", w, {groups, out, in});
   expect_operands("grouped_linear", x, weight);
   if (i64(offsets->size()) != groups + 1 || offsets->back() != rows) {
@@ -49,14 +49,14 @@ Var grouped_linear(Tape& tape, const Var& x, const Var& weight,
   }
   Tensor y = Tensor::empty({rows, out}, weight.dtype());
   for_operand_type(w, [&]<class T>() {
-    const Tensor a = in_type(kept, w.dtype());
+    const Tensor a = in_type(small, w.dtype());
     kernels::grouped_gemm<T>({groups, offsets->data(), out, in, a.data<T>(), w.data<T>(), true,
                               y.data<Sum<T>>(), false});
   });
   return tape.record(
       "grouped_linear", {x, weight}, y,
-      [kept = weight.requires_grad() ? kept : Tensor(), w, offsets, groups, in, out](
-          const Tensor& dy, Grads& d) {
+      [kept = weight.requires_grad() ? kept_operand(x, small) : Saved(), w, offsets, groups, in,
+       out](const Tensor& dy, Grads& d) {
         for_operand_type(w, [&]<class T>() {
           const Tensor g = in_type(dy, w.dtype());
           if (d.wants(0)) {
@@ -66,7 +66,7 @@ Var grouped_linear(Tape& tape, const Var& x, const Var& weight,
           }
           if (d.wants(1)) {
             const GradTarget dw = d.into_stack(1);
-            const Tensor a = in_type(kept, w.dtype());
+            const Tensor a = in_type(kept.value(), w.dtype());
             for (const StackRun& run : runs_of(dw.matrices.get(), groups)) {
               kernels::grouped_gemm_trans_a<T>(
                   {run.count, offsets->data() + run.first, out, in, g.data<T>(), a.data<T>(),

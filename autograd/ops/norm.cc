@@ -16,16 +16,19 @@ Var rms_norm(Tape& tape, const Var& x, const Var& weight, double eps, DType out)
   const i64 rows = x.dim(0), width = x.dim(1);
   expect_shape("rms_norm", "weight", weight.value(), {width});
   expect_same_type("rms_norm", x.value(), weight.value());
-  Tensor y = Tensor::empty(x.shape(), out);
-  Tensor rstd = Tensor::empty({rows}, x.dtype());
-  for_float_type(x.value(), [&]<class T>() {
-    const bool rounded = out == DType::bf16;
-    kernels::rms_norm<T>({rows, width, x.value().data<T>(), weight.value().data<T>(), eps,
-                          rounded ? nullptr : y.data<T>(), rstd.data<T>(),
-                          rounded ? y.data<bf16>() : nullptr});
-  });
-  return tape.record(
-      "rms_norm", {x, weight}, y,
+  const Tensor rstd = Tensor::empty({rows}, x.dtype());
+  const auto compute = [x = x.value(), w = weight.value(), rstd, rows, width, eps, out] {
+    const Tensor y = Tensor::empty(x.shape(), out);
+    for_float_type(x, [&]<class T>() {
+      const bool rounded = out == DType::bf16;
+      kernels::rms_norm<T>({rows, width, x.data<T>(), w.data<T>(), eps,
+                            rounded ? nullptr : y.data<T>(), rstd.data<T>(),
+                            rounded ? y.data<bf16>() : nullptr});
+    });
+    return y;
+  };
+  Var y = tape.record(
+      "rms_norm", {x, weight}, compute(),
       [x = x.value(), w = weight.value(), rstd, rows, width](const Tensor& dy, Grads& d) {
         for_float_type(dy, [&]<class T>() {
           constexpr i64 kChunk = kernels::kRmsNormChunk;
@@ -38,6 +41,8 @@ Var rms_norm(Tape& tape, const Var& x, const Var& weight, double eps, DType out)
                dw.tensor.defined() ? dw.data<T>() : nullptr, dw.accumulate, partial.data<T>()});
         });
       });
+  if (y.requires_grad()) y.set_again(compute);
+  return y;
 }
 
 Var softmax(Tape& tape, const Var& x) {

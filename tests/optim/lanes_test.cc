@@ -23,6 +23,7 @@ float lane_value(i64 lane, i64 element) {  // of mixed magnitude, so that order 
 void produce_lane(std::vector<Parameter>& params, i64 lane) {
   for (Parameter& p : params) {
     i64 i = 0;
+    p.grad.hold();
     for (float& x : p.grad.span<float>()) {
       x = lane_value(lane, i++) + (*p.grad_written ? x : 0.0f);  // as the tape does
     }
@@ -82,6 +83,7 @@ TEST(LaneTree, PartsSummedApartGiveTheSameBits) {
     for (i64 part = 0; part < parts; ++part) {
       sum_lanes(apart.all, part_tree, part * 16 / parts);
       for (size_t i = 0; i < sum.all.size(); ++i) {
+        sum.all[i].grad.hold();
         sum.all[i].grad.copy_from(apart.all[i].grad);
         *sum.all[i].grad_written = true;
       }
@@ -100,12 +102,14 @@ TEST(LaneTree, SlicesOfAStackShareTheirFlag) {
   LaneTree tree({&first, &second}, 4);
   for (i64 lane = 0; lane < 4; ++lane) {
     if (lane % 2 == 1) {  // in the other lanes nobody writes, and old contents must not count
+      stack.grad.hold();
       stack.grad.fill(double(lane));
       *stack.grad_written = true;
     }
     tree.add_lane(lane);
     if (lane < 3) {
       EXPECT_FALSE(*stack.grad_written);
+      stack.grad.hold();
       stack.grad.fill(1e9);
     }
   }

@@ -34,6 +34,7 @@ struct SomeParameters {
   }
   void fill_grads(unsigned seed) {
     for (Parameter& p : all) {
+      p.grad.hold();
       fill_random(p.grad, ++seed * 7919);
       *p.grad_written = true;
     }

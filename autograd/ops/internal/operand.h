@@ -4,6 +4,7 @@
 #pragma once
 
 #include "quern/autograd/ops/checks.h"
+#include "quern/autograd/tape.h"
 
 namespace quern::ops {
 
@@ -11,9 +12,14 @@ inline Tensor in_type(const Tensor& x, DType dtype) {
   return x.dtype() == dtype ? x : x.cast(dtype);
 }
 
-// x as an operand beside `weight`, in the smaller of their types, to be kept for backward.
-inline Tensor kept_operand(const Tensor& x, const Tensor& weight) {
+// x as an operand beside `weight`, in the smaller of their types.
+inline Tensor small_operand(const Tensor& x, const Tensor& weight) {
   return weight.dtype() == DType::bf16 ? in_type(x, DType::bf16) : x;
+}
+
+// What backward keeps of it.
+inline Saved kept_operand(const Var& x, const Tensor& small) {
+  return x.again() ? *x.again() : Saved(small);
 }
 
 inline void expect_operands(const char* op, const Var& x, const Var& w) {
