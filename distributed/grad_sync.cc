@@ -10,6 +10,8 @@ namespace {
 
 constexpr i64 kBucket = i64{4} << 20;  // elements: large enough for latency not to matter
 
+constexpr i64 kAddedAtOnce = i64{1} << 15;
+
 // A run of elements of one gradient, and where it lies in the bucket.
 template <class T>
 struct Piece {
@@ -62,6 +64,24 @@ void sum_gradients(std::span<Parameter* const> parameters, const Communicator& g
   for (const Parameter* p : parameters) *p->grad_written = true;
   sum_of_type<float>(parameters, group);
   sum_of_type<double>(parameters, group);
+}
+
+void sum_into_first(std::span<Parameter* const> parameters) {
+  if (parameters.size() < 2) return;
+  for (const Parameter* p : parameters) p->settle_grad();
+  for (const Parameter* p : parameters) *p->grad_written = true;
+  for (size_t distance = 1; distance < parameters.size(); distance *= 2) {
+    for (size_t i = 0; i + distance < parameters.size(); i += 2 * distance) {
+      const Tensor &to = parameters[i]->grad, &from = parameters[i + distance]->grad;
+      for_float_type(to, [&]<class T>() {
+        parallel_chunks(to.numel(), kAddedAtOnce, [&](i64 begin, i64 end) {
+          T* __restrict y = to.data<T>();
+          const T* __restrict x = from.data<T>();
+          for (i64 j = begin; j < end; ++j) y[j] = x[j] + y[j];
+        });
+      });
+    }
+  }
 }
 
 }  // namespace quern

@@ -11,4 +11,8 @@ namespace quern {
 // gradient that nobody wrote counts as zero. Every rank gives parameters of the same shapes.
 void sum_gradients(std::span<Parameter* const> parameters, const Communicator& group);
 
+// The gradient of the first becomes the sum of all, of one shape, in the order in which
+// Communicator::sum() adds as many ranks.
+void sum_into_first(std::span<Parameter* const> parameters);
+
 }  // namespace quern

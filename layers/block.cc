@@ -13,14 +13,14 @@ std::variant<Mla, Gqa> make_attention(const ModelConfig& c, const std::string& n
 
 }  // namespace
 
-Block::Block(const ModelConfig& c, i64 index, DType dtype)
+Block::Block(const ModelConfig& c, i64 index, DType dtype, const Communicator& ep)
     : name("model.layers." + std::to_string(index)),
       input_layernorm(name + ".input_layernorm", c.hidden_size, c.rms_norm_eps, dtype),
       self_attn(make_attention(c, name + ".self_attn", dtype)),
       post_attention_layernorm(name + ".post_attention_layernorm", c.hidden_size, c.rms_norm_eps,
                                dtype) {
   if (is_moe_layer(c, index)) {
-    moe.emplace(c, name + ".mlp", dtype);
+    moe.emplace(c, name + ".mlp", dtype, ep);
   } else {
     dense.emplace(name + ".mlp", c.hidden_size, c.intermediate_size, ParamKind::dense_ffn, dtype);
   }

@@ -20,7 +20,7 @@ struct BlockOutput {
 
 // a = x + attention(norm(x));  y = a + ffn(norm(a))
 struct Block {
-  Block(const ModelConfig& config, i64 index, DType dtype);
+  Block(const ModelConfig& config, i64 index, DType dtype, const Communicator& ep = {});
 
   BlockOutput forward(Tape& tape, const Var& x, const AttentionContext& context,
                       const RoutingContext& routing) const;

@@ -12,13 +12,13 @@
 
 namespace quern {
 
-Model::Model(const ModelConfig& c, DType type)
+Model::Model(const ModelConfig& c, DType type, const Communicator& ep)
     : config(c),
       dtype(type),
       embed_tokens("model.embed_tokens.weight", {c.vocab_size, c.hidden_size}, ParamKind::embedding,
                    c.tie_word_embeddings ? type : sum_type(type)),
       norm("model.norm", c.hidden_size, c.rms_norm_eps, sum_type(type)) {
-  for (i64 i = 0; i < c.num_hidden_layers; ++i) layers.emplace_back(c, i, type);
+  for (i64 i = 0; i < c.num_hidden_layers; ++i) layers.emplace_back(c, i, type, ep);
   if (!c.tie_word_embeddings) {
     lm_head = Parameter("lm_head.weight", {c.vocab_size, c.hidden_size}, ParamKind::head, type);
   }
@@ -147,6 +147,21 @@ void Model::add_low_rank_updates(i64 rank, double scale,
   });
   for (Block& layer : layers) {
     if (layer.moe) layer.moe->stack_updates();
+  }
+}
+
+std::vector<Parameter*> Model::for_other_ranks() {
+  std::vector<Parameter*> stacks;
+  for (Block& layer : layers) {
+    if (!layer.moe) continue;
+    for (Parameter& p : layer.moe->for_other_ranks) stacks.push_back(&p);
+  }
+  return stacks;
+}
+
+void Model::sum_over_senders() {
+  for (Block& layer : layers) {
+    if (layer.moe) layer.moe->sum_over_senders();
   }
 }
 

@@ -39,7 +39,9 @@ struct Model {
   // bf16: mixed precision. Products of attention, experts, FFNs and head read operands rounded to
   // bf16, and such are kept for backward; parameters, sums, norms, softmax, router, residual
   // stream, loss and all gradients are f32.
-  explicit Model(const ModelConfig& config, DType dtype = DType::f32);
+  // Of the routed experts a rank of `ep` has its share alone, and visits these; forward and decode
+  // are then calls of the whole group, each rank with a batch of its own.
+  explicit Model(const ModelConfig& config, DType dtype = DType::f32, const Communicator& ep = {});
 
   // ids: i32 [batch, seq];  first_key: i32 [batch, seq] or nothing (see Attention in kernels)
   // Throws DataError on an id outside the vocabulary.
@@ -54,6 +56,10 @@ struct Model {
   Parameter& head() const { return config.tie_word_embeddings ? embed_tokens : lm_head; }
 
   void visit(const ParamVisitor& visitor);  // updates of low rank behind their matrices
+  // Stacks of experts whose gradients are for the tokens of other ranks of `ep`; nothing without.
+  std::vector<Parameter*> for_other_ranks();
+  // Adds those gradients to the experts' own.
+  void sum_over_senders();
   // Gives the matrices that `target` takes an update of low rank, which is visited behind them.
   // Once, before initialise(). Throws ConfigError as Moe::stack_updates() does.
   void add_low_rank_updates(i64 rank, double scale,

@@ -8,27 +8,38 @@
 #include "quern/autograd/ops/expert_ffn.h"
 #include "quern/autograd/ops/matmul.h"
 #include "quern/autograd/ops/rows.h"
+#include "quern/distributed/grad_sync.h"
 
 namespace quern {
 
-Moe::Moe(const ModelConfig& c, const std::string& name, DType dtype)
+Moe::Moe(const ModelConfig& c, const std::string& name, DType dtype, const Communicator& ep)
     : name(name),
       dtype(dtype),
       router(c, name + ".gate", sum_type(dtype)),
+      ep(ep),
       gate_up(name + ".experts.gate_up",
-              {c.n_routed_experts, 2 * c.moe_intermediate_size, c.hidden_size},
+              {c.n_routed_experts / ep.size(), 2 * c.moe_intermediate_size, c.hidden_size},
               ParamKind::routed_expert, dtype),
-      down(name + ".experts.down", {c.n_routed_experts, c.hidden_size, c.moe_intermediate_size},
+      down(name + ".experts.down",
+           {c.n_routed_experts / ep.size(), c.hidden_size, c.moe_intermediate_size},
            ParamKind::routed_expert, dtype),
       dispatcher(c.n_routed_experts) {
   const i64 width = c.moe_intermediate_size, size = width * c.hidden_size;
-  for (i64 e = 0; e < c.n_routed_experts; ++e) {
-    const std::string expert = name + ".experts." + std::to_string(e);
+  const i64 here = gate_up.value.dim(0), first = ep.rank() * here;
+  for (i64 e = 0; e < here; ++e) {
+    const std::string expert = name + ".experts." + std::to_string(first + e);
     slices.push_back(
         gate_up.slice(expert + ".gate_proj.weight", 2 * e * size, {width, c.hidden_size}));
     slices.push_back(
         gate_up.slice(expert + ".up_proj.weight", (2 * e + 1) * size, {width, c.hidden_size}));
     slices.push_back(down.slice(expert + ".down_proj.weight", e * size, {c.hidden_size, width}));
+  }
+  for (int r = 1; r < ep.size(); ++r) {
+    for (const Parameter* p : {&gate_up, &down}) {
+      Parameter& other = for_other_ranks.emplace_back(*p);
+      other.grad = Tensor::like(p->grad);
+      other.grad_written = std::make_shared<bool>(false);
+    }
   }
   if (c.n_shared_experts > 0) {
     shared_experts.emplace(name + ".shared_experts", c.hidden_size, c.n_shared_experts * width,
@@ -54,6 +65,14 @@ bool Moe::has_updates() const {
 Var Moe::experts(Tape& tape, const Var& x, const Var& weights, const Dispatched& sent) const {
   const bool few = !gate_up.trainable || gate_up.trained != nullptr;
   const Var w_in = tape.parameter(gate_up), w_out = tape.parameter(down);
+  if (!ep.alone()) {
+    std::vector<ExpertMatrices> matrices = {{w_in, w_out}};
+    for (size_t i = 0; i < for_other_ranks.size(); i += 2) {
+      matrices.push_back(
+          {tape.parameter(for_other_ranks[i]), tape.parameter(for_other_ranks[i + 1])});
+    }
+    return spread_expert_ffn(tape, x, weights, matrices, sent, ep);
+  }
   return ops::expert_ffn(tape, x, weights, w_in, w_out, sent.offsets, sent.map,
                          few ? ops::Keep::inputs : ops::Keep::outputs);
 }
@@ -118,6 +137,16 @@ void Moe::hold_gradients() {
   }
   for (size_t i = 0; i < last.size(); ++i) {
     slices[size_t(3 * last[i] + 2)].grad = down.grad.view(i64(i) * out.numel(), out);
+  }
+}
+
+void Moe::sum_over_senders() {
+  for (size_t matrix = 0; matrix < 2; ++matrix) {
+    std::vector<Parameter*> by_rank = {matrix == 0 ? &gate_up : &down};
+    for (size_t i = matrix; i < for_other_ranks.size(); i += 2) {
+      by_rank.push_back(&for_other_ranks[i]);
+    }
+    sum_into_first(by_rank);
   }
 }
 

@@ -6,7 +6,7 @@
 #include <optional>
 #include <vector>
 
-#include "quern/distributed/token_dispatcher.h"
+#include "quern/distributed/spread_experts.h"
 #include "quern/layers/mlp.h"
 #include "quern/layers/router.h"
 
@@ -22,11 +22,14 @@ struct MoeOutput {
 // (DeepSeekMoE, arXiv:2401.06066, eq. 9; DeepSeek-V2, arXiv:2405.04434, eq. 20).
 // Local experts' weights are stacked for the grouped products and visited by global index.
 struct Moe {
-  Moe(const ModelConfig& config, const std::string& name, DType dtype);
+  // Of the experts, those of this rank of `ep` alone: an equal share, by global number.
+  Moe(const ModelConfig& config, const std::string& name, DType dtype, const Communicator& ep = {});
 
   // x: [tokens, hidden], tokens = sequences * seq
   MoeOutput forward(Tape& tape, const Var& x, const RoutingContext& context) const;
   void visit(const ParamVisitor& visitor);
+  // Adds the gradients for_other_ranks to those of gate_up and down, as lanes are added.
+  void sum_over_senders();
   // After slices have got updates. Throws ConfigError where some experts of a matrix have none.
   void stack_updates();
   // After `trainable` of slices has changed: the stacks hold the gradients of the trained experts
@@ -35,10 +38,14 @@ struct Moe {
 
   std::string name;
   DType dtype;
-  Router router;                  // its parameters are called gate
-  mutable Parameter gate_up;      // [experts, 2 * width, hidden]
-  mutable Parameter down;         // [experts, hidden, width]
-  std::vector<Parameter> slices;  // gate_proj, up_proj, down_proj of every expert
+  Router router;  // its parameters are called gate
+  Communicator ep;
+  mutable Parameter gate_up;      // [experts here, 2 * width, hidden]
+  mutable Parameter down;         // [experts here, hidden, width]
+  std::vector<Parameter> slices;  // gate_proj, up_proj, down_proj of every expert here
+  // gate_up and down again, with gradients of their own for the tokens of each other rank of `ep`,
+  // from the second on; the first one's are those above.
+  mutable std::vector<Parameter> for_other_ranks;
   std::array<std::optional<LowRankStack>, 3> updates;  // of gate_proj, up_proj, down_proj
   std::optional<Mlp> shared_experts;                   // one network as wide as all of them
   TokenDispatcher dispatcher;

@@ -2,6 +2,8 @@
 #include "quern/recipes/trainer.h"
 
 #include <chrono>
+#include <cmath>
+#include <numeric>
 
 #include "quern/autograd/kernels/cpu.h"
 #include "quern/autograd/ops/elementwise.h"
@@ -9,6 +11,7 @@
 #include "quern/distributed/grad_sync.h"
 #include "quern/optim/grad_clip.h"
 #include "quern/recipes/finetune.h"
+#include "quern/recipes/internal/global_order.h"
 #include "quern/recipes/internal/step_parts.h"
 
 namespace quern {
@@ -29,6 +32,11 @@ BatchScheduleOptions batch_schedule_of(const Recipe& r) {
 
 double seconds_now() {
   return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
+}
+
+std::vector<Parameter*> joined(std::vector<Parameter*> a, const std::vector<Parameter*>& b) {
+  a.insert(a.end(), b.begin(), b.end());
+  return a;
 }
 
 i64 lanes_of_a_rank(i64 lanes, const Communicator& world) {
@@ -102,15 +110,42 @@ Trainer::Trainer(const Recipe& recipe, std::shared_ptr<const Sampler> sampler, S
     : recipe_(recipe),
       sampler_(std::move(sampler)),
       groups_(groups),
-      model_(recipe.model, resolved_dtype(recipe.train) == "bf16" ? DType::bf16 : DType::f32),
+      model_(recipe.model, resolved_dtype(recipe.train) == "bf16" ? DType::bf16 : DType::f32,
+             groups.ep),
       parameters_(trained_parameters(model_, recipe)),
+      with_gradients_(joined(parameters_, model_.for_other_ranks())),
       optimizer_(make_optimizer(recipe.optim, parameters_)),
       lr_schedule_(lr_schedule_of(recipe)),
       batch_schedule_(batch_schedule_of(recipe)),
-      lanes_(parameters_, lanes_of_a_rank(recipe.train.lanes, groups.world)),
+      lanes_(with_gradients_, lanes_of_a_rank(recipe.train.lanes, groups.world)),
       guard_(recipe.guard),
       hooks_(std::move(hooks)) {
+  if (!groups.ep.alone() && (recipe.finetune.method != "full" || !recipe.finetune.frozen.empty())) {
+    throw ConfigError({.key = "distributed.ep_size",
+                       .what = "experts spread over ranks are trained all or not at all",
+                       .expected = "1 where a part of the model is trained",
+                       .actual = std::to_string(recipe.distributed.ep_size)});
+  }
   model_.initialise(std::uint64_t(recipe.train.seed));
+}
+
+// Routed experts over the ranks that have the same ones, all else over all.
+void Trainer::sum_over_ranks() {
+  model_.sum_over_senders();
+  std::vector<Parameter*> everywhere, spread;
+  for (Parameter* p : parameters_) {
+    (p->kind == ParamKind::routed_expert ? spread : everywhere).push_back(p);
+  }
+  sum_gradients(everywhere, groups_.world);
+  sum_gradients(spread, groups_.expert_dp);
+}
+
+// Each parameter counts once, wherever it is, in the order of one rank that has them all.
+double Trainer::norm_over_ranks() const {
+  const std::vector<double> sums = in_global_order<double>(
+      squared_norms(parameters_), spread_ones(parameters_),
+      [&](std::span<const double> spread) { return groups_.ep.all_gather_values(spread); });
+  return std::sqrt(std::accumulate(sums.begin(), sums.end(), 0.0));
 }
 
 void load_initial_weights(const ModelFile& weights, const std::string& tokenizer_sha256,
@@ -156,7 +191,7 @@ StepReport Trainer::step(const Batch& batch) {
   compute_gradients(batch, report, nullptr);
   const double differentiated = seconds_now();
   report.forward_backward_s = differentiated - begin;
-  report.grad_norm = global_norm(parameters_);
+  report.grad_norm = norm_over_ranks();
   report.lr = lr_schedule_.lr(progress_.step);
   // Nothing below this line runs on a step that the guard refuses.
   if (const auto symptom = guard_.examine(report.loss, report.aux_loss, report.grad_norm)) {
@@ -207,7 +242,7 @@ void Trainer::compute_gradients(const Batch& batch, StepReport& report, FaultFin
   report.tokens = batch.tokens.numel();
   std::vector<MicroBatchReport> parts;
   const double begin = seconds_now() - groups_.ep.waited_s();
-  for (Parameter* p : parameters_) p->clear_grad();
+  for (Parameter* p : with_gradients_) p->clear_grad();
   for (i64 own = 0; own < lanes_.lanes(); ++own) {
     const i64 lane = groups_.world.rank() * lanes_.lanes() + own;
     const TapeWatch hook = hooks_.watch ? hooks_.watch(next_sample_, lane) : TapeWatch();
@@ -222,7 +257,7 @@ void Trainer::compute_gradients(const Batch& batch, StepReport& report, FaultFin
   }
   lanes_.finish();
   const double seconds = seconds_now() - groups_.ep.waited_s() - begin;
-  sum_gradients(parameters_, groups_.world);
+  sum_over_ranks();
   add_parts(parts, groups_.world, report);
   for (const auto& one : groups_.world.all_gather_values(std::span(&seconds, 1))) {
     report.rank_seconds.push_back(one[0]);

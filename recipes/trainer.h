@@ -53,7 +53,7 @@ struct StepReport {
   std::vector<std::vector<i64>> expert_load;       // [MoE layers][experts], tokens sent
   std::vector<RouterFigures> router;               // [MoE layers], means over the step
   std::vector<double> rank_seconds;  // of forward and backward on each rank, without waiting
-  std::optional<BadStep> bad;                      // set: nothing was learnt from this batch
+  std::optional<BadStep> bad;        // set: nothing was learnt from this batch
 };
 
 // What a micro-batch adds to the report of its step.
@@ -103,6 +103,8 @@ class Trainer {
  private:
   // Fills Parameter::grad, and the sums of the report.
   void compute_gradients(const Batch& batch, StepReport& report, FaultFinder* finder);
+  void sum_over_ranks();
+  double norm_over_ranks() const;
   MicroBatchReport run_micro_batch(const Batch& batch, i64 first, i64 count, i64 counted,
                                    const TapeWatch* watch, TrainingStep& step);
   BadStep refuse(const Batch& batch, const Symptom& symptom);
@@ -112,7 +114,8 @@ class Trainer {
   std::shared_ptr<const Sampler> sampler_;
   ParallelGroups groups_;
   Model model_;
-  std::vector<Parameter*> parameters_;  // that are trained
+  std::vector<Parameter*> parameters_;      // that are trained
+  std::vector<Parameter*> with_gradients_;  // these and Model::for_other_ranks()
   AdamW optimizer_;
   LrSchedule lr_schedule_;
   BatchSchedule batch_schedule_;

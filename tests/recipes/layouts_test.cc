@@ -62,16 +62,45 @@ void compare(const Recipe& recipe) {
   }
   std::map<std::string, Tensor> values, gradients;
   alone.model().visit([&](Parameter& p) { gradients[p.name] = p.grad; });
+  i64 experts = 0;
   alone.model().visit_tensors([&](const std::string& n, const Tensor& t) { values[n] = t; });
   shared.model().visit([&](Parameter& p) {
     EXPECT_TRUE(same_bits(gradients.at(p.name), p.grad)) << p.name << " gradient";
+    experts += p.kind == ParamKind::routed_expert;
   });
+  EXPECT_EQ(experts * recipe.distributed.ep_size, 3 * recipe.model.n_routed_experts);
   shared.model().visit_tensors([&](const std::string& name, const Tensor& t) {
     EXPECT_TRUE(same_bits(values.at(name), t)) << name;
   });
 }
 
 TEST_F(Layouts, LossAndGradientsAreThoseOfOneRank) { compare(recipe_); }
+
+TEST_F(Layouts, WithExpertsSpreadOverRanks) {
+  for (recipe_.distributed.ep_size = 2; recipe_.distributed.ep_size <= world().size();
+       recipe_.distributed.ep_size *= 2) {
+    for (const char* dtype : {"fp32", "bf16"}) {
+      recipe_.train.dtype = dtype;
+      for (const i64 lanes : {4, 8}) {
+        recipe_.train.lanes = lanes;
+        compare(recipe_);
+      }
+    }
+    recipe_.train.recompute = true;
+    compare(recipe_);
+    recipe_.train.recompute = false;
+  }
+}
+
+// Most ranks have no token for most others.
+TEST_F(Layouts, WithSpreadExpertsThatFewTokensChoose) {
+  recipe_.distributed.ep_size = 2;
+  recipe_.model.num_experts_per_tok = 1;
+  recipe_.data.sequence_length = 2;
+  recipe_.train.micro_batch_sequences = 1;
+  recipe_.train.lanes = 16;
+  compare(recipe_);
+}
 
 TEST_F(Layouts, InMixedPrecisionToo) {
   recipe_.train.dtype = "bf16";
