@@ -157,6 +157,15 @@ void Communicator::exchange(std::span<const std::span<const std::byte>> to,
   std::copy(to[own].begin(), to[own].end(), from[own].begin());
 }
 
+void Communicator::send(std::span<const std::byte> given, int from, int to,
+                        std::span<std::byte> taken) const {
+  if (from == to || (rank() != from && rank() != to)) return;
+  Requests requests(*link_);
+  if (rank() == from) requests.send(given, to);
+  if (rank() == to) requests.receive(taken, from);
+  requests.wait();
+}
+
 template <class T>
 void Communicator::sum(std::span<T> values) const {
   if (alone() || values.empty()) return;

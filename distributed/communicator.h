@@ -45,6 +45,9 @@ class Communicator {
   void exchange(std::span<const std::span<const std::byte>> to,
                 std::span<const std::span<std::byte>> from) const;
 
+  // What rank `from` gives goes to rank `to`, which takes it; to others it is no call.
+  void send(std::span<const std::byte> given, int from, int to, std::span<std::byte> taken) const;
+
   // values[i] = the sum over ranks, on every rank, in float or double. Ranks are added as LaneTree
   // (quern/optim/lanes.h) adds lanes: neighbours first, then pairs of them. So equal bits come out
   // wherever 2^a lanes are summed by 2^b ranks of 2^(a - b) lanes each.

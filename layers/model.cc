@@ -15,6 +15,7 @@ namespace quern {
 Model::Model(const ModelConfig& c, DType type, const Communicator& ep)
     : config(c),
       dtype(type),
+      ep(ep),
       embed_tokens("model.embed_tokens.weight", {c.vocab_size, c.hidden_size}, ParamKind::embedding,
                    c.tie_word_embeddings ? type : sum_type(type)),
       norm("model.norm", c.hidden_size, c.rms_norm_eps, sum_type(type)) {
@@ -177,6 +178,10 @@ void Model::train_only(const std::function<bool(const Parameter&)>& trained) {
 
 void Model::visit_tensors(const TensorVisitor& visitor) {
   visit([&](Parameter& p) { visitor(p.name, p.value); });
+  visit_buffers(visitor);
+}
+
+void Model::visit_buffers(const TensorVisitor& visitor) {
   for (Block& layer : layers) {
     if (layer.moe) layer.moe->router.visit_buffers(visitor);
   }

@@ -69,6 +69,7 @@ struct Model {
   void train_only(const std::function<bool(const Parameter&)>& trained);
   // The state dict: the values of all parameters, and biases of routers, which are none.
   void visit_tensors(const TensorVisitor& visitor);
+  void visit_buffers(const TensorVisitor& visitor);  // those that are no parameters
 
   // Once after each step of the optimizer; expert_load: [MoE layers][experts], the whole step's.
   void update_router_biases(const std::vector<std::vector<i64>>& expert_load);
@@ -82,6 +83,7 @@ struct Model {
 
   ModelConfig config;
   DType dtype;
+  Communicator ep;
   mutable Parameter embed_tokens;  // [vocab_size, hidden_size]
   std::vector<Block> layers;
   RmsNorm norm;

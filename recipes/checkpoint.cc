@@ -129,10 +129,18 @@ void merge_update(const Hdf5Reader& file, const Parameter& p, double scale,
   known.insert({names.a.name, names.b.name});
 }
 
+// Of the parameters that ranks have, this one or others.
+std::set<std::string> known_names(Model& model) {
+  std::vector<Parameter*> here;
+  model.visit([&](Parameter& p) { here.push_back(&p); });
+  const auto names = all_names(here, model.ep);
+  return {names.begin(), names.end()};
+}
+
 // For a model that goes its own way from there: updates of low rank in the file are merged, and the
 // model's own stay as they are.
 void read_merged_weights(const Hdf5Reader& file, Model& model) {
-  std::set<std::string> known;
+  std::set<std::string> known = known_names(model);
   model.visit_tensors([&](const std::string& name, const Tensor& value) {
     if (name.ends_with(".lora_A.weight") || name.ends_with(".lora_B.weight")) return;
     read_into(file, name, value);
@@ -152,7 +160,7 @@ void read_merged_weights(const Hdf5Reader& file, Model& model) {
 }
 
 void read_weights(const Hdf5Reader& file, Model& model) {
-  std::set<std::string> known;
+  std::set<std::string> known = known_names(model);
   model.visit_tensors([&](const std::string& name, const Tensor& value) {
     read_into(file, name, value);
     known.insert(name);
@@ -187,12 +195,16 @@ void require_files(const Manifest& manifest, const fs::path& checkpoint) {
   }
 }
 
-Progress read_checkpoint(const fs::path& checkpoint, Model& model, AdamW& optimizer) {
+Progress read_checkpoint(const fs::path& checkpoint, Model& model, AdamW& optimizer,
+                         const StateLayout& layout) {
   require_files(verify_folder(checkpoint), checkpoint);
   const Hdf5Reader weights = open_verified(checkpoint / "model.h5");
   read_weights(weights, model);
   const Hdf5Reader moments = open_verified(checkpoint / "optimizer.h5");
   std::set<std::string> known;
+  for (const std::string& name : all_names(layout.trained, layout.groups.ep)) {
+    known.insert({"m/" + name, "v/" + name});
+  }
   optimizer.visit([&](const Parameter& p, const Tensor& m, const Tensor& v) {
     read_into(moments, "m/" + p.name, m);
     read_into(moments, "v/" + p.name, v);
@@ -214,24 +226,44 @@ Progress read_checkpoint(const fs::path& checkpoint, Model& model, AdamW& optimi
   return progress;
 }
 
-void write_weights(const fs::path& path, Model& model, const Progress& progress,
-                   const CheckpointContext& context) {
-  Hdf5Writer file(path);
-  describe(file, model, progress, context);
-  model.visit_tensors(
-      [&](const std::string& name, const Tensor& value) { file.write(name, value); });
-  file.commit();
+// What the files of a checkpoint hold.
+struct State {
+  std::vector<StateEntry> parameters;                   // of all ranks
+  std::vector<std::pair<std::string, Tensor>> buffers;  // biases of routers
+  i64 optimizer_steps = 0;
+};
+
+template <class F>
+void for_each_weight(const State& state, F&& f) {
+  for (const StateEntry& e : state.parameters) f(e.name, e.value);
+  for (const auto& [name, value] : state.buffers) f(name, value);
 }
 
-void write_moments(const fs::path& path, const Model& model, const AdamW& optimizer,
+template <class F>
+void for_each_moment(const State& state, F&& f) {
+  for (const StateEntry& e : state.parameters) {
+    if (!e.m.defined()) continue;
+    f("m/" + e.name, e.m);
+    f("v/" + e.name, e.v);
+  }
+}
+
+void write_weights(const fs::path& path, const State& state, const Model& model,
                    const Progress& progress, const CheckpointContext& context) {
   Hdf5Writer file(path);
   describe(file, model, progress, context);
-  file.set_attribute("/", "optimizer_steps", optimizer.steps());
-  optimizer.visit([&](const Parameter& p, const Tensor& m, const Tensor& v) {
-    file.write("m/" + p.name, m);
-    file.write("v/" + p.name, v);
-  });
+  for_each_weight(state,
+                  [&](const std::string& name, const Tensor& value) { file.write(name, value); });
+  file.commit();
+}
+
+void write_moments(const fs::path& path, const State& state, const Model& model,
+                   const Progress& progress, const CheckpointContext& context) {
+  Hdf5Writer file(path);
+  describe(file, model, progress, context);
+  file.set_attribute("/", "optimizer_steps", state.optimizer_steps);
+  for_each_moment(state,
+                  [&](const std::string& name, const Tensor& value) { file.write(name, value); });
   file.commit();
 }
 
@@ -244,22 +276,20 @@ void compare(const Hdf5Reader& file, const std::string& name, const Tensor& mean
       {.file = file.path().string(), .key = name, .what = "does not read back as it was written"});
 }
 
-void compare_files(const fs::path& folder, Model& model, const AdamW& optimizer) {
+void compare_files(const fs::path& folder, const State& state) {
   const Hdf5Reader weights = open_verified(folder / "model.h5");
-  model.visit_tensors(
-      [&](const std::string& name, const Tensor& value) { compare(weights, name, value); });
+  for_each_weight(
+      state, [&](const std::string& name, const Tensor& value) { compare(weights, name, value); });
   const Hdf5Reader moments = open_verified(folder / "optimizer.h5");
-  optimizer.visit([&](const Parameter& p, const Tensor& m, const Tensor& v) {
-    compare(moments, "m/" + p.name, m);
-    compare(moments, "v/" + p.name, v);
-  });
+  for_each_moment(
+      state, [&](const std::string& name, const Tensor& value) { compare(moments, name, value); });
 }
 
 // At most. A tensor comes three times, its last chunk (1 MiB) may be filled up, and each dataset
 // has a header.
-i64 bytes_needed(Model& model, const CheckpointContext& context) {
+i64 bytes_needed(const State& state, const CheckpointContext& context) {
   i64 bytes = (i64{1} << 20) + 4 * i64(context.recipe.size());
-  model.visit_tensors([&](const std::string&, const Tensor& value) {
+  for_each_weight(state, [&](const std::string&, const Tensor& value) {
     const i64 values = i64(value.bytes().size());
     bytes += 3 * (values + std::min(values, i64{1} << 20) + (i64{4} << 10));
   });
@@ -270,18 +300,23 @@ i64 bytes_needed(Model& model, const CheckpointContext& context) {
 
 void save_checkpoint(const fs::path& run, Model& model, const AdamW& optimizer,
                      const Progress& progress, const CheckpointContext& context,
-                     const ParallelGroups& groups) {
-  if (groups.world.rank() != 0) return;
-  publish_checkpoint(run, progress.step, bytes_needed(model, context), kFiles,
+                     const StateLayout& layout) {
+  State state{gather_state(model, optimizer, layout), {}, optimizer.steps()};
+  if (layout.groups.world.rank() != 0) return;
+  model.visit_buffers([&](const std::string& name, const Tensor& value) {
+    state.buffers.emplace_back(name, value);
+  });
+  publish_checkpoint(run, progress.step, bytes_needed(state, context), kFiles,
                      [&](const fs::path& folder) {
-                       write_weights(folder / "model.h5", model, progress, context);
-                       write_moments(folder / "optimizer.h5", model, optimizer, progress, context);
-                       compare_files(folder, model, optimizer);
+                       write_weights(folder / "model.h5", state, model, progress, context);
+                       write_moments(folder / "optimizer.h5", state, model, progress, context);
+                       compare_files(folder, state);
                      });
 }
 
-Progress load_checkpoint(const fs::path& checkpoint, Model& model, AdamW& optimizer) {
-  return as_checkpoint_error([&] { return read_checkpoint(checkpoint, model, optimizer); });
+Progress load_checkpoint(const fs::path& checkpoint, Model& model, AdamW& optimizer,
+                         const StateLayout& layout) {
+  return as_checkpoint_error([&] { return read_checkpoint(checkpoint, model, optimizer, layout); });
 }
 
 ModelFile find_model_file(const fs::path& path) {

@@ -11,10 +11,10 @@
 #include <string>
 #include <vector>
 
-#include "quern/distributed/groups.h"
 #include "quern/layers/model.h"
 #include "quern/optim/adamw.h"
 #include "quern/recipes/checkpoint_folder.h"
+#include "quern/recipes/state_layout.h"
 
 namespace quern {
 
@@ -44,11 +44,13 @@ struct CheckpointInfo {
 // several ranks the first one writes.
 void save_checkpoint(const std::filesystem::path& run, Model& model, const AdamW& optimizer,
                      const Progress& progress, const CheckpointContext& context,
-                     const ParallelGroups& groups = {});
+                     const StateLayout& layout = {});
 
 // Fills model and optimizer. Throws CheckpointError that names file and tensor where anything is
 // damaged, missing, surplus or of another shape.
-Progress load_checkpoint(const std::filesystem::path& checkpoint, Model& model, AdamW& optimizer);
+// Each rank reads what it has.
+Progress load_checkpoint(const std::filesystem::path& checkpoint, Model& model, AdamW& optimizer,
+                         const StateLayout& layout = {});
 
 // A model.h5 whose checkpoint was found whole, and the newer ones of the run that were not.
 struct ModelFile {

@@ -375,7 +375,7 @@ void Run::save(bool must) {
       if (log_) log_->sync();
       timed("saving", [&] {
         save_checkpoint(folder_, trainer_.model(), trainer_.optimizer(), trainer_.progress(),
-                        {to_text(recipe_), data_.tokenizer_sha256}, trainer_.groups());
+                        {to_text(recipe_), data_.tokenizer_sha256}, trainer_.layout());
       });
     } catch (const IoError& error) {
       not_saved(error, must || recipe_.train.on_save_error == "halt");

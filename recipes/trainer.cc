@@ -114,7 +114,8 @@ Trainer::Trainer(const Recipe& recipe, std::shared_ptr<const Sampler> sampler, S
              groups.ep),
       parameters_(trained_parameters(model_, recipe)),
       with_gradients_(joined(parameters_, model_.for_other_ranks())),
-      optimizer_(make_optimizer(recipe.optim, parameters_)),
+      layout_(groups, parameters_, recipe.distributed.shard_optimizer),
+      optimizer_(make_optimizer(recipe.optim, layout_.own_moments())),
       lr_schedule_(lr_schedule_of(recipe)),
       batch_schedule_(batch_schedule_of(recipe)),
       lanes_(with_gradients_, lanes_of_a_rank(recipe.train.lanes, groups.world)),
@@ -169,13 +170,13 @@ void Trainer::start_from(const ModelFile& weights) {
 }
 
 void Trainer::restore(const std::filesystem::path& checkpoint) {
-  progress_ = load_checkpoint(checkpoint, model_, optimizer_);
+  progress_ = load_checkpoint(checkpoint, model_, optimizer_, layout_);
   next_sample_ = progress_.next_sample;
   guard_.set_state(progress_.guard_state);
 }
 
 void Trainer::roll_back(const std::filesystem::path& checkpoint, const BadStep& bad) {
-  progress_ = load_checkpoint(checkpoint, model_, optimizer_);
+  progress_ = load_checkpoint(checkpoint, model_, optimizer_, layout_);
   next_sample_ = bad.first_sample + bad.sequences;
   guard_.set_state_after_rollback(progress_.guard_state);
 }
@@ -200,6 +201,7 @@ StepReport Trainer::step(const Batch& batch) {
   }
   const double max_norm = recipe_.optim.max_grad_norm;
   optimizer_.step(report.lr, max_norm > 0 ? clip_scale(report.grad_norm, max_norm) : 1);
+  layout_.gather_values();
   model_.update_router_biases(report.expert_load);
   report.optimizer_s = seconds_now() - differentiated;
   ++progress_.step;

@@ -20,6 +20,7 @@
 #include "quern/recipes/fault_finder.h"
 #include "quern/recipes/guard.h"
 #include "quern/recipes/recipe.h"
+#include "quern/recipes/state_layout.h"
 
 namespace quern {
 
@@ -89,7 +90,7 @@ class Trainer {
   const AdamW& optimizer() const { return optimizer_; }
   const Progress& progress() const { return progress_; }
   const Recipe& recipe() const { return recipe_; }
-  const ParallelGroups& groups() const { return groups_; }
+  const StateLayout& layout() const { return layout_; }
   const BatchSchedule& batch_schedule() const { return batch_schedule_; }
 
   // Starts from the weights of another run, as load_initial_weights() takes them.
@@ -116,7 +117,8 @@ class Trainer {
   Model model_;
   std::vector<Parameter*> parameters_;      // that are trained
   std::vector<Parameter*> with_gradients_;  // these and Model::for_other_ranks()
-  AdamW optimizer_;
+  StateLayout layout_;
+  AdamW optimizer_;  // of the parameters whose moments are on this rank
   LrSchedule lr_schedule_;
   BatchSchedule batch_schedule_;
   LaneTree lanes_;

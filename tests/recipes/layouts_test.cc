@@ -4,6 +4,8 @@
 
 #include <map>
 
+#include "quern/data/atomic_file.h"
+#include "quern/data/hdf5_file.h"
 #include "quern/recipes/run.h"
 #include "quern/recipes/trainer.h"
 #include "tests/recipes/run_fixture.h"
@@ -92,6 +94,14 @@ TEST_F(Layouts, WithExpertsSpreadOverRanks) {
   }
 }
 
+TEST_F(Layouts, WithMomentsOnOneRankEach) {
+  recipe_.distributed.shard_optimizer = true;
+  compare(recipe_);
+  recipe_.train.dtype = "bf16";
+  recipe_.distributed.ep_size = 2;
+  compare(recipe_);
+}
+
 // Most ranks have no token for most others.
 TEST_F(Layouts, WithSpreadExpertsThatFewTokensChoose) {
   recipe_.distributed.ep_size = 2;
@@ -140,22 +150,67 @@ TEST_F(Layouts, ARunHasTheCheckpointsOfOneRank) {
   testing::expect_steps_once(shared_ / "shared", 20);
 }
 
-// From one rank to all and back.
+// The stored numbers; the recipe beside them says how the ranks were laid out.
+void expect_same_tensors(const fs::path& a, const fs::path& b) {
+  for (const char* file : {"model.h5", "optimizer.h5"}) {
+    const Hdf5Reader x(a / file), y(b / file);
+    ASSERT_EQ(x.names(), y.names());
+    for (const std::string& name : x.names()) {
+      EXPECT_TRUE(same_bits(x.read(name), y.read(name))) << name;
+    }
+  }
+}
+
+// From one rank to all, laid out in each way, and back to one.
 TEST_F(Layouts, ARunGoesOnWithOtherRanks) {
   recipe_.train.steps = 20;
   recipe_.train.checkpoint_every = 10;
-  const fs::path whole = shared_ / "whole", cut = shared_ / "cut", back = shared_ / "back";
+  const fs::path whole = shared_ / "whole";
   if (world().rank() == 0) {
     ASSERT_EQ(train_run(recipe_, whole), ExitCode::kDone);
-    testing::cut_back(whole, 10, cut);
+  }
+  for (const bool shard : {false, true}) {
+    for (int ep = 1; ep <= world().size(); ep *= 2) {
+      const std::string name = std::to_string(ep) + (shard ? "_sharded" : "");
+      const fs::path cut = shared_ / name, back = shared_ / (name + "_back");
+      if (world().rank() == 0) {
+        testing::cut_back(whole, 10, cut);
+        Recipe laid_out = load_recipe((cut / "recipe.textproto").string());
+        laid_out.distributed.ep_size = ep;
+        laid_out.distributed.shard_optimizer = shard;
+        write_file_atomically(cut / "recipe.textproto", to_text(laid_out));
+      }
+      world().barrier();
+      ASSERT_EQ(resume_run(cut, {}, world()), ExitCode::kDone);
+      if (world().rank() != 0) continue;
+      expect_same_tensors(checkpoint_path(whole, 20), checkpoint_path(cut, 20));
+      testing::cut_back(cut, 10, back);
+      write_file_atomically(back / "recipe.textproto", to_text(recipe_));
+      ASSERT_EQ(resume_run(back), ExitCode::kDone);
+      expect_same_tensors(checkpoint_path(whole, 20), checkpoint_path(back, 20));
+    }
+  }
+}
+
+// One rank's checkpoint is saved again by all, with no step between.
+TEST_F(Layouts, SavingChangesNothing) {
+  Trainer alone(recipe_, make_sampler(recipe_));
+  for (int step = 0; step < 3; ++step) alone.step(alone.batch_of(step));
+  const fs::path one = shared_ / "one";
+  if (world().rank() == 0) {
+    save_checkpoint(one, alone.model(), alone.optimizer(), alone.progress(), {});
   }
   world().barrier();
-  ASSERT_EQ(resume_run(cut, {}, world()), ExitCode::kDone);
-  if (world().rank() != 0) return;
-  testing::expect_same_checkpoint(checkpoint_path(whole, 20), checkpoint_path(cut, 20));
-  testing::cut_back(cut, 10, back);
-  ASSERT_EQ(resume_run(back), ExitCode::kDone);
-  testing::expect_same_checkpoint(checkpoint_path(whole, 20), checkpoint_path(back, 20));
+  for (int ep = 1; ep <= world().size(); ep *= 2) {
+    recipe_.distributed = {.ep_size = ep, .shard_optimizer = ep != 2};
+    Trainer shared(recipe_, make_sampler(recipe_), {}, ParallelGroups(world(), ep));
+    shared.restore(checkpoint_path(one, 3));
+    const fs::path all = shared_ / ("all_" + std::to_string(ep));
+    save_checkpoint(all, shared.model(), shared.optimizer(), shared.progress(), {},
+                    shared.layout());
+    if (world().rank() != 0) continue;
+    testing::expect_same_checkpoint(checkpoint_path(one, 3), checkpoint_path(all, 3));
+  }
 }
 
 }  // namespace
