@@ -14,6 +14,7 @@ namespace {
 using testing::world;
 
 void fill(const Parameter& p, i64 lane) {
+  p.grad.hold();
   fill_normal(p.grad, Random(7, p.name + std::to_string(lane)), 1);
   *p.grad_written = true;
 }
