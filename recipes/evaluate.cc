@@ -59,10 +59,18 @@ struct Tallies {
   std::vector<Spread> by_position;  // [sequence_length]: tokens before the predicted one, less 1
 };
 
+// A batch of windows, in whose rows attention begins where documents do or does not.
+struct Windows {
+  Batch batch;
+  bool cut = false;
+};
+
 // Of each label, in order of the batch's places.
-Tensor nll_of(const Model& model, const Batch& batch, const Tensor& first_key) {
+Tensor nll_of(const Model& model, const Windows& windows) {
   Tape tape(false);
-  const ModelOutput out = model.forward(tape, batch.tokens, first_key);
+  const Batch& batch = windows.batch;
+  const ModelOutput out =
+      model.forward(tape, batch.tokens, windows.cut ? batch.doc_start : Tensor());
   return ops::linear_cross_entropy(tape, out.hidden, tape.parameter(model.head()),
                                    batch.labels.reshape({batch.labels.numel()}), 1)
       .nll;
@@ -86,6 +94,30 @@ void add_row(const Batch& batch, const Tensor& nll, i64 row, i64 firsts, Tally& 
   tally.add_window(sum, predicted, firsts, all.vocab_size);
 }
 
+// take(i, batch i, nll of its labels) for i in [0, count), in order; make(i) -> Windows. Of each
+// round of batches every rank computes one; where none is left it computes the last one again,
+// since a model may be spread over ranks.
+template <class Make, class Take>
+void for_each_batch(const Model& model, const EvaluateOptions& options, i64 count, Make&& make,
+                    Take&& take) {
+  const Communicator& ranks = options.ranks;
+  for (i64 round = 0; round < count; round += ranks.size()) {
+    if (options.before_batch) options.before_batch();
+    const Windows own = make(std::min(round + ranks.rank(), count - 1));
+    const Tensor nll = nll_of(model, own);
+    if (ranks.alone()) {
+      take(round, own.batch, nll);
+      continue;
+    }
+    const auto by_rank = ranks.all_gather_values(std::span<const double>(nll.span<double>()));
+    for (i64 r = 0; r < std::min<i64>(ranks.size(), count - round); ++r) {
+      const std::vector<double>& values = by_rank[size_t(r)];
+      take(round + r, r == ranks.rank() ? own.batch : make(round + r).batch,
+           Tensor::from<double>({i64(values.size())}, values));
+    }
+  }
+}
+
 // Windows whose tokens add up to about max_tokens, evenly spread.
 std::vector<EvaluationWindow> thin(const std::vector<EvaluationWindow>& all, i64 max_tokens,
                                    i64 total) {
@@ -104,17 +136,21 @@ void tally_file(const Model& model, const TokenFile& file, const EvaluateOptions
   for (const EvaluationWindow& w : all) tallies.by_source[size_t(w.source)].tokens += w.length;
   const auto windows = thin(all, options.max_tokens, file.num_tokens());
   const i64 step = std::max<i64>(1, options.micro_batch_sequences);
-  for (i64 begin = 0; begin < i64(windows.size()); begin += step) {
-    if (options.before_batch) options.before_batch();
-    const i64 count = std::min(step, i64(windows.size()) - begin);
-    const std::span<const EvaluationWindow> some(&windows[size_t(begin)], size_t(count));
-    const Batch batch = evaluation_batch(file, some, options.sequence_length);
-    const Tensor nll = nll_of(model, batch, {});
-    for (i64 row = 0; row < count; ++row) {
-      Tally& tally = tallies.by_source[size_t(some[size_t(row)].source)];
-      add_row(batch, nll, row, 1, tally, tallies);
-    }
-  }
+  const auto some = [&](i64 i) {
+    return std::span(windows).subspan(size_t(i * step),
+                                      size_t(std::min(step, i64(windows.size()) - i * step)));
+  };
+  for_each_batch(
+      model, options, (i64(windows.size()) + step - 1) / step,
+      [&](i64 i) {
+        return Windows{evaluation_batch(file, some(i), options.sequence_length), false};
+      },
+      [&](i64 i, const Batch& batch, const Tensor& nll) {
+        for (i64 row = 0; row < i64(some(i).size()); ++row) {
+          Tally& tally = tallies.by_source[size_t(some(i)[size_t(row)].source)];
+          add_row(batch, nll, row, 1, tally, tallies);
+        }
+      });
 }
 
 // The learnt tokens of the documents [first, last) of one source, packed as in training; a window
@@ -130,16 +166,19 @@ void tally_conversations(const Model& model, const TokenFile& file, i64 first, i
        ++i) {
     tally.tokens += file.is_trained(i);
   }
-  for (i64 begin = 0; begin < wanted; begin += step) {
-    if (options.before_batch) options.before_batch();
+  const auto make = [&](i64 i) {
     std::vector<i64> windows;
-    for (i64 i = begin; i < std::min(begin + step, wanted); ++i) {
-      windows.push_back(i * packing.windows() / wanted);
+    for (i64 w = i * step; w < std::min((i + 1) * step, wanted); ++w) {
+      windows.push_back(w * packing.windows() / wanted);
     }
-    const Batch batch = packed_batch(file, packing, windows, seq);
-    const Tensor nll = nll_of(model, batch, batch.doc_start);
-    for (i64 row = 0; row < i64(windows.size()); ++row) add_row(batch, nll, row, 0, tally, all);
-  }
+    return Windows{packed_batch(file, packing, windows, seq), true};
+  };
+  for_each_batch(model, options, (wanted + step - 1) / step, make,
+                 [&](i64, const Batch& batch, const Tensor& nll) {
+                   for (i64 row = 0; row < batch.labels.dim(0); ++row) {
+                     add_row(batch, nll, row, 0, tally, all);
+                   }
+                 });
 }
 
 void tally_conversations(const Model& model, const TokenFile& file, const EvaluateOptions& options,

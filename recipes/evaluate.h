@@ -17,6 +17,8 @@ struct EvaluateOptions {
   i64 micro_batch_sequences = 8;
   i64 max_tokens = 0;                  // of each file, spread evenly over it; 0: all
   std::function<void()> before_batch;  // called before each batch; what it throws ends it
+  // They share the batches, and each gets the figures that one alone would. A call of all.
+  Communicator ranks;
 };
 
 // -sum log2 p over every token of the text, in windows of the training length without overlap, a

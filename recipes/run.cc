@@ -340,6 +340,7 @@ void Run::do_evaluate(i64 max_tokens) {
   EvaluateOptions options{recipe_.data.sequence_length, recipe_.train.micro_batch_sequences,
                           max_tokens};
   options.before_batch = [this] { stop_here(); };
+  options.ranks = ranks_;
   EvalMetrics m;
   timed("evaluation", [&] { m = evaluate(trainer_.model(), data_.validation, options); });
   m.step = step;

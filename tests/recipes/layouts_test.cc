@@ -6,6 +6,8 @@
 
 #include "quern/data/atomic_file.h"
 #include "quern/data/hdf5_file.h"
+#include "quern/recipes/evaluate.h"
+#include "quern/recipes/metrics.h"
 #include "quern/recipes/run.h"
 #include "quern/recipes/trainer.h"
 #include "tests/recipes/run_fixture.h"
@@ -130,6 +132,25 @@ TEST_F(Layouts, LanesAreSharedEvenly) {
   EXPECT_THROW(compare(recipe_), ConfigError);
 }
 
+TEST_F(Layouts, AnEvaluationIsSharedAndComesToTheSame) {
+  for (const i64 ep : {i64{1}, i64{world().size()}}) {
+    const ParallelGroups groups(world(), ep);
+    Model alone(recipe_.model), shared(recipe_.model, DType::f32, groups.ep);
+    alone.initialise(3);
+    shared.initialise(3);
+    const std::vector files = {std::make_shared<const TokenFile>(recipe_.data.train[0].path)};
+    EvaluateOptions options{.sequence_length = 16, .micro_batch_sequences = 3};
+    const EvalMetrics a = evaluate(alone, files, options);
+    options.ranks = world();
+    const EvalMetrics b = evaluate(shared, files, options);
+    EXPECT_EQ(a.bits_per_byte, b.bits_per_byte);
+    EXPECT_EQ(a.standard_error, b.standard_error);
+    EXPECT_GT(a.standard_error, 0);
+    ASSERT_EQ(a.by_position.size(), b.by_position.size());
+    EXPECT_EQ(a.by_position[7].loss, b.by_position[7].loss);
+  }
+}
+
 // Whole runs: the folder that all ranks leave is that of one.
 TEST_F(Layouts, ARunHasTheCheckpointsOfOneRank) {
   recipe_.train.steps = 20;
@@ -148,6 +169,14 @@ TEST_F(Layouts, ARunHasTheCheckpointsOfOneRank) {
                                     checkpoint_path(shared_ / "shared", step));
   }
   testing::expect_steps_once(shared_ / "shared", 20);
+  const RunHistory one = read_metrics(shared_ / "alone/metrics.jsonl");
+  const RunHistory all = read_metrics(shared_ / "shared/metrics.jsonl");
+  ASSERT_EQ(one.evals.size(), all.evals.size());
+  for (size_t i = 0; i < one.evals.size(); ++i) {
+    EXPECT_EQ(one.evals[i].bits_per_byte, all.evals[i].bits_per_byte);
+  }
+  ASSERT_EQ(one.samples.size(), all.samples.size());
+  EXPECT_EQ(one.samples.back().text, all.samples.back().text);
 }
 
 // The stored numbers; the recipe beside them says how the ranks were laid out.
