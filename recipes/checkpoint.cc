@@ -23,22 +23,6 @@ constexpr const char* kRemedy = "use another step of the run, or copy this one a
 constexpr i64 kFormatVersion = 1;
 const std::vector<std::string> kFiles = {"model.h5", "optimizer.h5"};
 
-void describe(Hdf5Writer& file, const Model& model, const Progress& progress,
-              const CheckpointContext& context) {
-  file.set_attribute("/", "format", "quern_checkpoint");
-  file.set_attribute("/", "version", kFormatVersion);
-  file.set_attribute("/", "code_version", QUERN_VERSION);
-  file.set_attribute("/", "config_json", to_hf_config(model.config));
-  file.set_attribute("/", "recipe", context.recipe);
-  file.set_attribute("/", "tokenizer_sha256", context.tokenizer_sha256);
-  file.set_attribute("/", "step", progress.step);
-  file.set_attribute("/", "tokens_seen", progress.tokens_seen);
-  file.set_attribute("/", "next_sample", progress.next_sample);
-  if (!progress.guard_state.empty()) {
-    file.set_attribute("/", "guard_state", progress.guard_state);
-  }
-}
-
 [[noreturn]] void refuse_no_checkpoint(const fs::path& path) {
   throw ConfigError({.file = path.string(),
                      .what = "is not a checkpoint",
@@ -226,47 +210,6 @@ Progress read_checkpoint(const fs::path& checkpoint, Model& model, AdamW& optimi
   return progress;
 }
 
-// What the files of a checkpoint hold.
-struct State {
-  std::vector<StateEntry> parameters;                   // of all ranks
-  std::vector<std::pair<std::string, Tensor>> buffers;  // biases of routers
-  i64 optimizer_steps = 0;
-};
-
-template <class F>
-void for_each_weight(const State& state, F&& f) {
-  for (const StateEntry& e : state.parameters) f(e.name, e.value);
-  for (const auto& [name, value] : state.buffers) f(name, value);
-}
-
-template <class F>
-void for_each_moment(const State& state, F&& f) {
-  for (const StateEntry& e : state.parameters) {
-    if (!e.m.defined()) continue;
-    f("m/" + e.name, e.m);
-    f("v/" + e.name, e.v);
-  }
-}
-
-void write_weights(const fs::path& path, const State& state, const Model& model,
-                   const Progress& progress, const CheckpointContext& context) {
-  Hdf5Writer file(path);
-  describe(file, model, progress, context);
-  for_each_weight(state,
-                  [&](const std::string& name, const Tensor& value) { file.write(name, value); });
-  file.commit();
-}
-
-void write_moments(const fs::path& path, const State& state, const Model& model,
-                   const Progress& progress, const CheckpointContext& context) {
-  Hdf5Writer file(path);
-  describe(file, model, progress, context);
-  file.set_attribute("/", "optimizer_steps", state.optimizer_steps);
-  for_each_moment(state,
-                  [&](const std::string& name, const Tensor& value) { file.write(name, value); });
-  file.commit();
-}
-
 // libhdf5 may have lost a write without a word; the hashes, taken afterwards, would not show it.
 void compare(const Hdf5Reader& file, const std::string& name, const Tensor& meant) {
   const Tensor stored = file.read(name);
@@ -276,42 +219,107 @@ void compare(const Hdf5Reader& file, const std::string& name, const Tensor& mean
       {.file = file.path().string(), .key = name, .what = "does not read back as it was written"});
 }
 
-void compare_files(const fs::path& folder, const State& state) {
+}  // namespace
+
+CheckpointSnapshot::CheckpointSnapshot(Model& model, const AdamW& optimizer,
+                                       const Progress& progress, const CheckpointContext& context,
+                                       const StateLayout& layout, bool copied)
+    : parameters_(gather_state(model, optimizer, layout)),
+      config_json_(to_hf_config(model.config)),
+      optimizer_steps_(optimizer.steps()),
+      progress_(progress),
+      context_(context) {
+  if (layout.groups.world.rank() != 0) return;
+  model.visit_buffers(
+      [&](const std::string& name, const Tensor& value) { buffers_.emplace_back(name, value); });
+  if (!copied) return;
+  const auto copy = [](Tensor& t) {
+    if (t.defined()) t = t.clone();
+  };
+  for (StateEntry& e : parameters_) {
+    for (Tensor* t : {&e.value, &e.m, &e.v}) copy(*t);
+  }
+  for (auto& [name, value] : buffers_) copy(value);
+}
+
+template <class F>
+void CheckpointSnapshot::for_each_weight(F&& f) const {
+  for (const StateEntry& e : parameters_) f(e.name, e.value);
+  for (const auto& [name, value] : buffers_) f(name, value);
+}
+
+template <class F>
+void CheckpointSnapshot::for_each_moment(F&& f) const {
+  for (const StateEntry& e : parameters_) {
+    if (!e.m.defined()) continue;
+    f("m/" + e.name, e.m);
+    f("v/" + e.name, e.v);
+  }
+}
+
+void CheckpointSnapshot::describe(Hdf5Writer& file) const {
+  file.set_attribute("/", "format", "quern_checkpoint");
+  file.set_attribute("/", "version", kFormatVersion);
+  file.set_attribute("/", "code_version", QUERN_VERSION);
+  file.set_attribute("/", "config_json", config_json_);
+  file.set_attribute("/", "recipe", context_.recipe);
+  file.set_attribute("/", "tokenizer_sha256", context_.tokenizer_sha256);
+  file.set_attribute("/", "step", progress_.step);
+  file.set_attribute("/", "tokens_seen", progress_.tokens_seen);
+  file.set_attribute("/", "next_sample", progress_.next_sample);
+  if (!progress_.guard_state.empty()) {
+    file.set_attribute("/", "guard_state", progress_.guard_state);
+  }
+}
+
+void CheckpointSnapshot::write_weights(const fs::path& path) const {
+  Hdf5Writer file(path);
+  describe(file);
+  for_each_weight([&](const std::string& name, const Tensor& value) { file.write(name, value); });
+  file.commit();
+}
+
+void CheckpointSnapshot::write_moments(const fs::path& path) const {
+  Hdf5Writer file(path);
+  describe(file);
+  file.set_attribute("/", "optimizer_steps", optimizer_steps_);
+  for_each_moment([&](const std::string& name, const Tensor& value) { file.write(name, value); });
+  file.commit();
+}
+
+void CheckpointSnapshot::compare_files(const fs::path& folder) const {
   const Hdf5Reader weights = open_verified(folder / "model.h5");
   for_each_weight(
-      state, [&](const std::string& name, const Tensor& value) { compare(weights, name, value); });
+      [&](const std::string& name, const Tensor& value) { compare(weights, name, value); });
   const Hdf5Reader moments = open_verified(folder / "optimizer.h5");
   for_each_moment(
-      state, [&](const std::string& name, const Tensor& value) { compare(moments, name, value); });
+      [&](const std::string& name, const Tensor& value) { compare(moments, name, value); });
 }
 
 // At most. A tensor comes three times, its last chunk (1 MiB) may be filled up, and each dataset
 // has a header.
-i64 bytes_needed(const State& state, const CheckpointContext& context) {
-  i64 bytes = (i64{1} << 20) + 4 * i64(context.recipe.size());
-  for_each_weight(state, [&](const std::string&, const Tensor& value) {
+i64 CheckpointSnapshot::bytes_needed() const {
+  i64 bytes = (i64{1} << 20) + 4 * i64(context_.recipe.size());
+  for_each_weight([&](const std::string&, const Tensor& value) {
     const i64 values = i64(value.bytes().size());
     bytes += 3 * (values + std::min(values, i64{1} << 20) + (i64{4} << 10));
   });
   return bytes;
 }
 
-}  // namespace
+void CheckpointSnapshot::write(const fs::path& run) const {
+  publish_checkpoint(run, progress_.step, bytes_needed(), kFiles, [&](const fs::path& folder) {
+    write_weights(folder / "model.h5");
+    write_moments(folder / "optimizer.h5");
+    compare_files(folder);
+  });
+}
 
 void save_checkpoint(const fs::path& run, Model& model, const AdamW& optimizer,
                      const Progress& progress, const CheckpointContext& context,
                      const StateLayout& layout) {
-  State state{gather_state(model, optimizer, layout), {}, optimizer.steps()};
-  if (layout.groups.world.rank() != 0) return;
-  model.visit_buffers([&](const std::string& name, const Tensor& value) {
-    state.buffers.emplace_back(name, value);
-  });
-  publish_checkpoint(run, progress.step, bytes_needed(state, context), kFiles,
-                     [&](const fs::path& folder) {
-                       write_weights(folder / "model.h5", state, model, progress, context);
-                       write_moments(folder / "optimizer.h5", state, model, progress, context);
-                       compare_files(folder, state);
-                     });
+  const CheckpointSnapshot state(model, optimizer, progress, context, layout, false);
+  if (layout.groups.world.rank() == 0) state.write(run);
 }
 
 Progress load_checkpoint(const fs::path& checkpoint, Model& model, AdamW& optimizer,

@@ -18,6 +18,8 @@
 
 namespace quern {
 
+class Hdf5Writer;
+
 // Where a run stands. Data order and random numbers depend on the seed and the step alone, so
 // nothing else is needed to go on.
 struct Progress {
@@ -38,6 +40,35 @@ struct CheckpointInfo {
   ModelConfig model;
   Progress progress;
   CheckpointContext context;
+};
+
+// All that a checkpoint stores. With `copied` it stays as it is while training goes on. Of several
+// ranks the first one has it; making it is a call of all.
+class CheckpointSnapshot {
+ public:
+  CheckpointSnapshot(Model& model, const AdamW& optimizer, const Progress& progress,
+                     const CheckpointContext& context, const StateLayout& layout, bool copied);
+
+  // As save_checkpoint() does; from any thread.
+  void write(const std::filesystem::path& run) const;
+
+ private:
+  template <class F>
+  void for_each_weight(F&& f) const;
+  template <class F>
+  void for_each_moment(F&& f) const;
+  void describe(Hdf5Writer& file) const;
+  void write_weights(const std::filesystem::path& path) const;
+  void write_moments(const std::filesystem::path& path) const;
+  void compare_files(const std::filesystem::path& folder) const;
+  i64 bytes_needed() const;
+
+  std::vector<StateEntry> parameters_;                   // of all ranks
+  std::vector<std::pair<std::string, Tensor>> buffers_;  // biases of routers
+  std::string config_json_;
+  i64 optimizer_steps_ = 0;
+  Progress progress_;
+  CheckpointContext context_;
 };
 
 // Durable and read back when it returns. Throws IoError; earlier checkpoints are then untouched. Of

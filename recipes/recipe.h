@@ -89,6 +89,9 @@ struct TrainRecipe {
   // What a checkpoint that cannot be written means: "halt" ends the run with code 3, "warn" trains
   // on and tries again at the next one. The last one of a run must be written.
   std::string on_save_error = "halt";
+  // Checkpoints, all but the last, are written from a copy of the state while training goes on. For
+  // as long the copy takes the memory of weights and moments once more.
+  bool background_save = false;
   std::int64_t sample_every = 0;
   std::vector<std::string> sample_prompts;
   std::int64_t sample_tokens = 100;

@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <chrono>
 #include <cstdio>
+#include <future>
 #include <map>
 #include <set>
 
@@ -41,6 +42,10 @@ namespace fs = std::filesystem;
 
 double seconds_now() {
   return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
+}
+
+bool is_ready(const std::future<void>& done) {
+  return done.valid() && done.wait_for(std::chrono::seconds(0)) == std::future_status::ready;
 }
 
 bool every(i64 interval, i64 step) { return interval > 0 && step % interval == 0; }
@@ -86,7 +91,8 @@ class Run {
   void do_evaluate(i64 max_tokens);
   void write_samples();
   void save(bool must);
-  void not_saved(const IoError& error, bool halts);
+  void finish_save(bool must);
+  void not_saved(i64 step, const IoError& error, bool halts);
   void note_failure(i64 step, const std::string& what);
   void prune();
   void report(bool finished);
@@ -102,7 +108,12 @@ class Run {
   double product_rate_;
   double elapsed_before_ = 0;
   double start_ = 0;
-  i64 saved_step_ = -1;
+  i64 saved_step_ = -1;  // is on the disk
+  i64 taken_step_ = -1;  // is on the disk, or on its way there
+  struct {
+    i64 step = 0;
+    std::future<void> done;  // waits in its destructor
+  } saving_;
   Retention retention_;
   std::map<i64, double> evaluated_;                // bits per byte, by step
   std::set<std::pair<i64, std::string>> sampled_;  // steps and prompts of earlier pieces
@@ -185,7 +196,7 @@ void Run::restore(const VerifiedCheckpoint& checkpoint) {
     throw ConfigError(facts);
   }
   const i64 step = trainer_.progress().step;
-  saved_step_ = step;
+  saved_step_ = taken_step_ = step;
   if (leads_) log_.emplace(folder_, step);
   ranks_.barrier();
   remember(read_metrics(folder_ / "metrics.jsonl"));
@@ -238,6 +249,7 @@ void Run::take_steps() {
     }
     log_step(step, seconds_now() - begin, data_seconds);
     look_for_stragglers(step);
+    if (is_ready(saving_.done)) finish_save(false);
     if (trainer_.progress().step < steps) after_step(trainer_.progress().step);
   }
 }
@@ -278,10 +290,12 @@ void Run::refused(const StepReport& report, const Batch& batch) {
 }
 
 void Run::roll_back(const BadStep& bad) {
+  finish_save(false);
+  ranks_.barrier();
   const fs::path checkpoint = rollback_target(folder_, recipe_.train.checkpoint_every);
   const Progress to = read_checkpoint_info(checkpoint).progress;
   trainer_.roll_back(checkpoint, bad);
-  saved_step_ = to.step;
+  saved_step_ = taken_step_ = to.step;
   alarm_ = CollapseAlarm(recipe_.model);
   std::erase_if(evaluated_, [&](const auto& e) { return e.first > to.step; });
   std::erase_if(sampled_, [&](const auto& s) { return s.first > to.step; });
@@ -370,26 +384,41 @@ void Run::write_samples() {
 // `must`: nothing comes afterwards that could save again.
 void Run::save(bool must) {
   const i64 step = trainer_.progress().step;
-  if (step != saved_step_) {
-    bool failed = false;
-    try {
-      if (log_) log_->sync();
-      timed("saving", [&] {
-        save_checkpoint(folder_, trainer_.model(), trainer_.optimizer(), trainer_.progress(),
-                        {to_text(recipe_), data_.tokenizer_sha256}, trainer_.layout());
-      });
-    } catch (const IoError& error) {
-      not_saved(error, must || recipe_.train.on_save_error == "halt");
-      failed = true;
-    }
-    if (ranks_.any(failed)) return;
-    saved_step_ = step;
+  finish_save(must);
+  if (ranks_.any(step != taken_step_)) {
+    timed("saving", [&] {
+      const bool behind = recipe_.train.background_save && !must;
+      auto state = std::make_shared<const CheckpointSnapshot>(
+          trainer_.model(), trainer_.optimizer(), trainer_.progress(),
+          CheckpointContext{to_text(recipe_), data_.tokenizer_sha256}, trainer_.layout(), behind);
+      taken_step_ = step;
+      if (!leads_) return;
+      const auto policy = behind ? std::launch::async : std::launch::deferred;
+      saving_ = {step, std::async(policy, [state, run = folder_] {
+                   sync_file(run / "metrics.jsonl");
+                   state->write(run);
+                 })};
+      if (!behind) finish_save(must);
+    });
+  } else if (leads_) {
+    prune();
   }
-  if (leads_) prune();
 }
 
-void Run::not_saved(const IoError& error, bool halts) {
-  const i64 step = trainer_.progress().step;
+// Waits for what is being saved.
+void Run::finish_save(bool must) {
+  if (!saving_.done.valid()) return;
+  try {
+    saving_.done.get();
+    saved_step_ = saving_.step;
+    prune();
+  } catch (const IoError& error) {
+    taken_step_ = -1;
+    not_saved(saving_.step, error, must || recipe_.train.on_save_error == "halt");
+  }
+}
+
+void Run::not_saved(i64 step, const IoError& error, bool halts) {
   line_.finish();
   ErrorFacts facts = error.facts();
   const std::string there = saved_step_ < 0 ? "nothing is saved yet"

@@ -129,6 +129,7 @@ void for_each_field(T& c, auto&& f) {
   f("keep_every", c.keep_every);
   f("keep_best", c.keep_best);
   f("on_save_error", c.on_save_error);
+  f("background_save", c.background_save);
   f("sample_every", c.sample_every);
   f("sample_prompts", c.sample_prompts);
   f("sample_tokens", c.sample_tokens);

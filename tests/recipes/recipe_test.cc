@@ -60,7 +60,7 @@ train {
   batch_rampup_tokens: 100000 micro_batch_sequences: 6 lanes: 4 seed: 99 threads: 5
   recompute: true dtype: "bf16" log_every: 11 eval_every: 22 eval_max_tokens: 33
   checkpoint_every: 44 keep_checkpoints: 55 keep_every: 88 keep_best: true
-  on_save_error: "warn" sample_every: 66 sample_prompts: "one"
+  on_save_error: "warn" background_save: true sample_every: 66 sample_prompts: "one"
   sample_prompts: "two\nlines" sample_tokens: 77 init_from: "ckpt"
 }
 guard {

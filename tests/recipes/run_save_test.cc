@@ -3,9 +3,11 @@
 #include <gtest/gtest.h>
 #include <sys/resource.h>
 
+#include <algorithm>
 #include <csignal>
 #include <fstream>
 
+#include "quern/data/hdf5_file.h"
 #include "quern/recipes/checkpoint.h"
 #include "quern/recipes/metrics.h"
 #include "quern/recipes/run.h"
@@ -142,6 +144,54 @@ TEST_F(RunTest, ASaveThatFailsHaltsOrWarns) {
     EXPECT_TRUE(fs::is_empty(run / "checkpoints"));
     ASSERT_EQ(resume_run(run), ExitCode::kDone);
     expect_same_checkpoint(checkpoint_path(whole, 12), checkpoint_path(run, 12));
+    expect_steps_once(run, 12);
+  }
+}
+
+TEST_F(RunTest, SavesFromACopyWhileTrainingGoesOn) {
+  recipe_.train.steps = 30;
+  recipe_.train.checkpoint_every = 7;
+  recipe_.train.eval_every = recipe_.train.sample_every = 0;
+  ASSERT_EQ(train_run(recipe_, dir_ / "in_place"), ExitCode::kDone);
+  recipe_.train.background_save = true;
+  ASSERT_EQ(train_run(recipe_, dir_ / "behind"), ExitCode::kDone);
+  for (const i64 step : {7, 14, 21, 28, 30}) {
+    const fs::path a = checkpoint_path(dir_ / "in_place", step);
+    const fs::path b = checkpoint_path(dir_ / "behind", step);
+    EXPECT_TRUE(is_whole(b)) << step;
+    for (const char* file : {"model.h5", "optimizer.h5"}) {  // whose recipes differ
+      const Hdf5Reader x(a / file), y(b / file);
+      for (const std::string& name : x.names()) {
+        EXPECT_TRUE(std::ranges::equal(x.read(name).bytes(), y.read(name).bytes())) << name;
+      }
+    }
+  }
+  const fs::path resumed = cut_back(dir_ / "behind", 14, "resumed");
+  ASSERT_EQ(resume_run(resumed), ExitCode::kDone);
+  expect_same_checkpoint(checkpoint_path(dir_ / "behind", 30), checkpoint_path(resumed, 30));
+}
+
+// The disk is full until the last save.
+TEST_F(RunTest, ASaveThatFailsInTheBackgroundWarns) {
+  recipe_.train.steps = 12;
+  recipe_.train.checkpoint_every = 4;
+  recipe_.train.eval_every = recipe_.train.sample_every = 0;
+  recipe_.train.background_save = true;
+  ASSERT_EQ(train_run(recipe_, dir_ / "whole"), ExitCode::kDone);
+  const auto weights = fs::file_size(checkpoint_path(dir_ / "whole", 8) / "model.h5");
+  for (const std::string policy : {"halt", "warn"}) {
+    recipe_.train.on_save_error = policy;
+    const fs::path run = dir_ / policy;
+    {
+      const FileSizeLimit limit(weights - 100);
+      EXPECT_THROW(train_run(recipe_, run), IoError);
+    }
+    if (policy == "warn") {
+      EXPECT_EQ(count_events(run, "save failed"), 2);
+      EXPECT_EQ(read_metrics(run / "metrics.jsonl").steps.size(), 12u);
+    }
+    EXPECT_TRUE(fs::is_empty(run / "checkpoints"));
+    ASSERT_EQ(resume_run(run), ExitCode::kDone);
     expect_steps_once(run, 12);
   }
 }
