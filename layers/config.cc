@@ -22,6 +22,7 @@ constexpr std::int64_t kMaxLayers = 1 << 10;
 constexpr std::int64_t kMaxExperts = 1 << 14;
 constexpr std::int64_t kMaxSharedExperts = 1 << 10;
 constexpr std::int64_t kMaxPositions = 1 << 24;
+constexpr std::int64_t kMaxNextn = 64;
 
 using internal::check_range;
 using internal::refuse;
@@ -43,6 +44,8 @@ void check_numbers(const ModelConfig& c) {
   check_range("model.rope_theta", c.rope_theta, 1.0, 1e12);
   check_range("model.initializer_range", c.initializer_range, 1e-9, 10.0);
   check_range("model.embedding_init_std", c.embedding_init_std, 1e-9, 100.0);
+  check_range("model.num_nextn_predict_layers", c.num_nextn_predict_layers, 0, kMaxNextn);
+  check_range("model.nextn_loss_weight", c.nextn_loss_weight, 1e-6, 1e3);
   if (!c.rope_scaling) return;
   const YarnConfig& yarn = *c.rope_scaling;
   check_range("model.rope_scaling.factor", yarn.factor, 1.0, 1e6);
@@ -98,46 +101,90 @@ bool is_moe_layer(const ModelConfig& config, std::int64_t index) {
          index % config.moe_layer_freq == 0;
 }
 
-ParameterCount count_parameters(const ModelConfig& c) {
+namespace {
+
+// The parameters of layer `index`.
+ParameterCount count_layer(const ModelConfig& c, std::int64_t index) {
   ParameterCount n;
   const AttentionParameters attention = attention_parameters(c);
   const std::int64_t expert = 3 * c.hidden_size * c.moe_intermediate_size;
+  n.attention = attention.matrices;
+  n.norms = 2 * c.hidden_size + attention.norms;
+  std::int64_t idle_experts = 0;
+  if (is_moe_layer(c, index)) {
+    n.shared_experts = c.n_shared_experts * expert;
+    n.routed_experts = c.n_routed_experts * expert;
+    n.router = c.topk_method == "hash" ? 0 : c.n_routed_experts * c.hidden_size;
+    idle_experts = (c.n_routed_experts - c.num_experts_per_tok) * expert;
+  } else {
+    n.dense_ffn = 3 * c.hidden_size * c.intermediate_size;
+  }
+  n.total = n.attention + n.norms + n.shared_experts + n.routed_experts + n.router + n.dense_ffn;
+  n.active = n.total - idle_experts;
+  return n;
+}
+
+// What a module of multi-token prediction has besides a layer: eh_proj and three norms.
+std::int64_t nextn_extra(const ModelConfig& c) {
+  return 2 * c.hidden_size * c.hidden_size + 3 * c.hidden_size;
+}
+
+// Parameters that a token of training goes through in these modules, the shared head each time.
+std::int64_t active_nextn(const ModelConfig& c) {
+  std::int64_t n = 0;
+  for (std::int64_t k = 0; k < c.num_nextn_predict_layers; ++k) {
+    n += count_layer(c, c.num_hidden_layers + k).active + nextn_extra(c) +
+         c.vocab_size * c.hidden_size;
+  }
+  return n;
+}
+
+double active_in_training(const ModelConfig& c) {
+  return static_cast<double>(count_parameters(c).active_without_input_embedding + active_nextn(c));
+}
+
+}  // namespace
+
+ParameterCount count_parameters(const ModelConfig& c) {
+  ParameterCount n;
   std::int64_t idle_experts = 0;
   for (std::int64_t i = 0; i < c.num_hidden_layers; ++i) {
-    n.attention += attention.matrices;
-    n.norms += 2 * c.hidden_size + attention.norms;
-    if (is_moe_layer(c, i)) {
-      n.shared_experts += c.n_shared_experts * expert;
-      n.routed_experts += c.n_routed_experts * expert;
-      n.router += c.topk_method == "hash" ? 0 : c.n_routed_experts * c.hidden_size;
-      idle_experts += (c.n_routed_experts - c.num_experts_per_tok) * expert;
-    } else {
-      n.dense_ffn += 3 * c.hidden_size * c.intermediate_size;
-    }
+    const ParameterCount layer = count_layer(c, i);
+    n.attention += layer.attention;
+    n.dense_ffn += layer.dense_ffn;
+    n.shared_experts += layer.shared_experts;
+    n.routed_experts += layer.routed_experts;
+    n.router += layer.router;
+    n.norms += layer.norms;
+    idle_experts += layer.total - layer.active;
+  }
+  for (std::int64_t k = 0; k < c.num_nextn_predict_layers; ++k) {
+    n.nextn += count_layer(c, c.num_hidden_layers + k).total + nextn_extra(c);
   }
   n.norms += c.hidden_size;
   n.embedding = c.vocab_size * c.hidden_size;
   n.head = c.tie_word_embeddings ? 0 : n.embedding;
   const std::int64_t blocks =
       n.attention + n.dense_ffn + n.shared_experts + n.routed_experts + n.router + n.norms;
-  n.total = blocks + n.embedding + n.head;
-  n.active = n.total - idle_experts;
+  n.active = blocks + n.embedding + n.head - idle_experts;
+  n.total = blocks + n.embedding + n.head + n.nextn;
   n.active_without_embeddings = blocks - idle_experts;
   n.active_without_input_embedding = n.active_without_embeddings + c.vocab_size * c.hidden_size;
   return n;
 }
 
 double papers_flops_per_token(const ModelConfig& c, std::int64_t seq) {
-  return 6.0 * static_cast<double>(count_parameters(c).active_without_input_embedding) +
-         12.0 * static_cast<double>(c.num_hidden_layers * c.hidden_size) * static_cast<double>(seq);
+  const std::int64_t layers = c.num_hidden_layers + c.num_nextn_predict_layers;
+  return 6.0 * active_in_training(c) +
+         12.0 * static_cast<double>(layers * c.hidden_size) * static_cast<double>(seq);
 }
 
 double flops_per_token(const ModelConfig& c, std::int64_t seq) {
   const HeadShape s = head_shape(c);
-  const double head_dims = static_cast<double>(s.key + s.value);
-  const double attention = 3.0 * static_cast<double>(c.num_hidden_layers * c.num_attention_heads) *
-                           static_cast<double>(seq) * head_dims;
-  return 6.0 * static_cast<double>(count_parameters(c).active_without_input_embedding) + attention;
+  const std::int64_t layers = c.num_hidden_layers + c.num_nextn_predict_layers;
+  const double attention = 3.0 * static_cast<double>(layers * s.heads) * static_cast<double>(seq) *
+                           static_cast<double>(s.key + s.value);
+  return 6.0 * active_in_training(c) + attention;
 }
 
 }  // namespace quern

@@ -83,6 +83,12 @@ struct ModelConfig {
   // its load was below the mean, and shrinks where it was above (DeepSeek-V3, section 2.1.2).
   double router_bias_update_rate = 0.001;
 
+  // Multi-token prediction (DeepSeek-V3, arXiv:2412.19437, section 2.2), in training only: so many
+  // modules behind the last layer, module k predicting the token after the next k. Their losses'
+  // mean is added times nextn_loss_weight, which is no key of Hugging Face's.
+  std::int64_t num_nextn_predict_layers = 0;
+  double nextn_loss_weight = 0.3;
+
   double rms_norm_eps = 1e-6;
   double rope_theta = 10000.0;
   std::optional<YarnConfig> rope_scaling;
@@ -117,6 +123,7 @@ struct ParameterCount {
   std::int64_t routed_experts = 0;
   std::int64_t router = 0;
   std::int64_t norms = 0;  // all RMSNorm gains, those of MLA's latents included
+  std::int64_t nextn = 0;  // the modules of multi-token prediction, which nothing but training uses
   std::int64_t total = 0;
 
   std::int64_t active = 0;                          // with both embedding tables
@@ -127,7 +134,7 @@ ParameterCount count_parameters(const ModelConfig& config);
 
 // Floating-point operations of training (forward and backward) per token, at sequence length `seq`:
 // 6 x (active parameters and head) + causal attention, 3 x layers x seq x heads x (widths of a key
-// and a value).
+// and a value). Modules of multi-token prediction count like layers, each with the head once more.
 double flops_per_token(const ModelConfig& config, std::int64_t seq);
 // As the tables of DeepSeekMoE (arXiv:2401.06066) count: attention is 12 x layers x hidden x seq,
 // not causal and whatever the heads.

@@ -23,6 +23,7 @@ Model::Model(const ModelConfig& c, DType type, const Communicator& ep)
   if (!c.tie_word_embeddings) {
     lm_head = Parameter("lm_head.weight", {c.vocab_size, c.hidden_size}, ParamKind::head, type);
   }
+  for (i64 k = 1; k <= c.num_nextn_predict_layers; ++k) nextn.emplace_back(c, k, type, ep);
 }
 
 namespace {
@@ -64,6 +65,52 @@ RoutingContext routing_of(const Tensor& ids, const TrainingStep* step, size_t mo
 
 }  // namespace
 
+namespace {
+
+using Segment = std::function<BlockOutput(Tape&, std::span<const Var>)>;
+
+// Runs a layer, and adds what its router says to the output. Where it is to be recomputed, what the
+// first run says is kept; the run in backward repeats the arithmetic.
+Var run_layer(Tape& tape, std::vector<Var> inputs, const ForwardOptions& options, ModelOutput& out,
+              const Segment& segment) {
+  std::optional<RouterStats> router;
+  LayerTrace trace{inputs[0].value(), {}, {}};
+  Var y, aux;
+  if (options.recompute) {
+    const auto outputs = recompute(
+        tape, std::move(inputs), [segment, &router](Tape& t, std::span<const Var> in, bool first) {
+          BlockOutput b = segment(t, in);
+          if (first) router = std::move(b.router);
+          return std::vector<Var>{b.y, b.aux_loss};
+        });
+    y = outputs[0];
+    aux = outputs[1];
+  } else {
+    BlockOutput b = segment(tape, inputs);
+    router = std::move(b.router);
+    trace.attn_out = b.attn_out;
+    trace.mlp_out = b.mlp_out;
+    y = b.y;
+    aux = b.aux_loss;
+  }
+  if (router) {
+    if (!options.trace) router->logits = router->expert_ids = router->weights = {};
+    out.router.push_back(std::move(*router));
+    out.aux_loss = ops::add(tape, out.aux_loss, aux);
+  }
+  if (options.trace) out.trace.push_back(std::move(trace));
+  return y;
+}
+
+// The row numbers of the first `kept` places of each of `rows` sequences, `seq` long.
+Tensor leading_places(i64 rows, i64 seq, i64 kept) {
+  const Tensor places = Tensor::empty({rows * kept}, DType::i32);
+  for (i64 i = 0; i < rows * kept; ++i) places.data<i32>()[i] = i32(i / kept * seq + i % kept);
+  return places;
+}
+
+}  // namespace
+
 ModelOutput Model::forward(Tape& tape, const Tensor& ids, const Tensor& first_key,
                            const ForwardOptions& options) const {
   const i64 batch = ids.dim(0), seq = ids.dim(1);
@@ -73,41 +120,39 @@ ModelOutput Model::forward(Tape& tape, const Tensor& ids, const Tensor& first_ke
   out.aux_loss = Var(Tensor::zeros({}, sum_type(dtype)));
   Var x = ops::embedding(tape, ids.reshape({batch * seq}), tape.parameter(embed_tokens));
   for (const Block& layer : layers) {
-    std::optional<RouterStats> router;
-    LayerTrace trace{x.value(), {}, {}};
-    const auto segment =
-        [&layer, context, routing = routing_of(ids, options.step, out.router.size())](
-            Tape& t, const Var& in) { return layer.forward(t, in, context, routing); };
-    Var y, aux;
-    if (options.recompute) {
-      // What the first run says of the router is kept; the run in backward repeats the arithmetic.
-      const auto outputs =
-          recompute(tape, {x}, [segment, &router](Tape& t, std::span<const Var> in, bool first) {
-            BlockOutput b = segment(t, in[0]);
-            if (first) router = std::move(b.router);
-            return std::vector<Var>{b.y, b.aux_loss};
-          });
-      y = outputs[0];
-      aux = outputs[1];
-    } else {
-      BlockOutput b = segment(tape, x);
-      router = std::move(b.router);
-      trace.attn_out = b.attn_out;
-      trace.mlp_out = b.mlp_out;
-      y = b.y;
-      aux = b.aux_loss;
-    }
-    if (router) {
-      if (!options.trace) router->logits = router->expert_ids = router->weights = {};
-      out.router.push_back(std::move(*router));
-      out.aux_loss = ops::add(tape, out.aux_loss, aux);
-    }
-    if (options.trace) out.trace.push_back(std::move(trace));
-    x = y;
+    x = run_layer(tape, {x}, options, out,
+                  [&layer, context, routing = routing_of(ids, options.step, out.router.size())](
+                      Tape& t, std::span<const Var> in) {
+                    return layer.forward(t, in[0], context, routing);
+                  });
   }
   if (options.trace) out.last_hidden = x.value();
   out.hidden = norm.forward(tape, x);
+  if (options.step != nullptr) predict_further(tape, ids, first_key, options, out);
   return out;
+}
+
+// Module k sees the places whose token k places on is in the row too. The first takes the hidden
+// states behind the final norm, as programs do that run the published weights.
+void Model::predict_further(Tape& tape, const Tensor& ids, const Tensor& first_key,
+                            const ForwardOptions& options, ModelOutput& out) const {
+  const i64 batch = ids.dim(0), seq = ids.dim(1);
+  Var x = out.hidden;
+  for (const NextnModule& module : nextn) {
+    const i64 kept = seq - module.depth;
+    AttentionContext context = context_for(batch, kept, 0);
+    context.first_key = columns_of(first_key, 0, kept);
+    const Tensor ahead = columns_of(ids, module.depth, kept);
+    const Var hidden = ops::embedding(tape, leading_places(batch, kept + 1, kept), x);
+    const Var embedded =
+        ops::embedding(tape, ahead.reshape({batch * kept}), tape.parameter(embed_tokens));
+    x = run_layer(tape, {hidden, embedded}, options, out,
+                  [&module, context, routing = routing_of(ahead, options.step, out.router.size())](
+                      Tape& t, std::span<const Var> in) {
+                    return module.forward(t, in[0], in[1], context, routing);
+                  });
+    out.nextn.push_back(module.shared_head_norm.forward(tape, x));
+  }
 }
 
 Tensor Model::decode(const Tensor& ids, KvCache& cache) const {
@@ -139,6 +184,12 @@ void Model::visit(const ParamVisitor& plain) {
   for (Block& layer : layers) layer.visit(visitor);
   norm.visit(visitor);
   if (!config.tie_word_embeddings) visitor(lm_head);
+  for (NextnModule& module : nextn) module.visit(visitor);
+}
+
+void Model::visit_blocks(const std::function<void(Block&)>& visitor) {
+  for (Block& layer : layers) visitor(layer);
+  for (NextnModule& module : nextn) visitor(module.block);
 }
 
 void Model::add_low_rank_updates(i64 rank, double scale,
@@ -146,34 +197,34 @@ void Model::add_low_rank_updates(i64 rank, double scale,
   visit([&](Parameter& p) {
     if (!is_low_rank(p) && target(p)) p.update = std::make_shared<LowRank>(p, rank, scale);
   });
-  for (Block& layer : layers) {
+  visit_blocks([](Block& layer) {
     if (layer.moe) layer.moe->stack_updates();
-  }
+  });
 }
 
 std::vector<Parameter*> Model::for_other_ranks() {
   std::vector<Parameter*> stacks;
-  for (Block& layer : layers) {
-    if (!layer.moe) continue;
+  visit_blocks([&](Block& layer) {
+    if (!layer.moe) return;
     for (Parameter& p : layer.moe->for_other_ranks) stacks.push_back(&p);
-  }
+  });
   return stacks;
 }
 
 void Model::sum_over_senders() {
-  for (Block& layer : layers) {
+  visit_blocks([](Block& layer) {
     if (layer.moe) layer.moe->sum_over_senders();
-  }
+  });
 }
 
 void Model::train_only(const std::function<bool(const Parameter&)>& trained) {
   visit([&](Parameter& p) {
     if (!trained(p)) p.freeze();
   });
-  for (Block& layer : layers) {
+  visit_blocks([](Block& layer) {
     if (layer.moe) layer.moe->hold_gradients();
     if (layer.dense) layer.dense->hold_gradients();
-  }
+  });
 }
 
 void Model::visit_tensors(const TensorVisitor& visitor) {
@@ -182,16 +233,16 @@ void Model::visit_tensors(const TensorVisitor& visitor) {
 }
 
 void Model::visit_buffers(const TensorVisitor& visitor) {
-  for (Block& layer : layers) {
+  visit_blocks([&](Block& layer) {
     if (layer.moe) layer.moe->router.visit_buffers(visitor);
-  }
+  });
 }
 
 void Model::update_router_biases(const std::vector<std::vector<i64>>& expert_load) {
   size_t moe_layer = 0;
-  for (Block& layer : layers) {
+  visit_blocks([&](Block& layer) {
     if (layer.moe) layer.moe->router.update_bias(expert_load.at(moe_layer++));
-  }
+  });
 }
 
 void Model::initialise(std::uint64_t seed) {

@@ -4,7 +4,7 @@
 
 #include <vector>
 
-#include "quern/layers/block.h"
+#include "quern/layers/nextn.h"
 
 namespace quern {
 
@@ -28,9 +28,10 @@ struct LayerTrace {
 struct ModelOutput {
   Var hidden;                       // [tokens, hidden_size], after the final norm
   Var aux_loss;                     // scalar: the sum over layers
-  std::vector<RouterStats> router;  // one for each MoE layer
+  std::vector<RouterStats> router;  // one for each MoE layer, and then for modules that have one
   std::vector<LayerTrace> trace;
-  Tensor last_hidden;  // with `trace`: before the final norm
+  Tensor last_hidden;      // with `trace`: before the final norm
+  std::vector<Var> nextn;  // in training: of each module, [batch * (seq - k), hidden_size], normed
 };
 
 // A DeepSeek-V2 model (arXiv:2405.04434, section 2), or with the attention of Llama instead.
@@ -56,6 +57,8 @@ struct Model {
   Parameter& head() const { return config.tie_word_embeddings ? embed_tokens : lm_head; }
 
   void visit(const ParamVisitor& visitor);  // updates of low rank behind their matrices
+  // The layers, and those within `nextn`.
+  void visit_blocks(const std::function<void(Block&)>& visitor);
   // Stacks of experts whose gradients are for the tokens of other ranks of `ep`; nothing without.
   std::vector<Parameter*> for_other_ranks();
   // Adds those gradients to the experts' own.
@@ -88,8 +91,11 @@ struct Model {
   std::vector<Block> layers;
   RmsNorm norm;
   mutable Parameter lm_head;  // [vocab_size, hidden_size]; nothing when tied
+  std::vector<NextnModule> nextn;
 
  private:
+  void predict_further(Tape& tape, const Tensor& ids, const Tensor& first_key,
+                       const ForwardOptions& options, ModelOutput& out) const;
   AttentionContext context_for(i64 batch, i64 seq, i64 past) const;
   mutable RopeTable rope_;
 };

@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <cerrno>
+#include <cstdlib>
 #include <cstring>
 #include <fstream>
 #include <set>
@@ -84,6 +85,13 @@ void read_into(const Hdf5Reader& file, const std::string& name, const Tensor& ta
   target.copy_from(stored);
 }
 
+// "model.layers.61.enorm.weight": of a module of multi-token prediction.
+bool is_nextn(const std::string& name, i64 num_hidden_layers) {
+  constexpr std::string_view kLayers = "model.layers.";
+  return name.starts_with(kLayers) &&
+         std::strtoll(name.c_str() + kLayers.size(), nullptr, 10) >= num_hidden_layers;
+}
+
 void refuse_surplus(const Hdf5Reader& file, const std::set<std::string>& known) {
   for (const std::string& name : file.names()) {
     if (!known.contains(name)) {
@@ -131,6 +139,15 @@ void read_merged_weights(const Hdf5Reader& file, Model& model) {
     known.insert(name);
   });
   const auto names = file.names();
+  if (model.nextn.empty()) {  // nothing but training needs them: they may stay behind
+    const i64 layers = model.config.num_hidden_layers;
+    const i64 stored =
+        parse_hf_config(file.attribute_text("/", "config_json"), file.path().string())
+            .model.num_hidden_layers;
+    for (const std::string& name : names) {
+      if (stored == layers && is_nextn(name, layers)) known.insert(name);
+    }
+  }
   if (std::ranges::any_of(names, [](const auto& n) { return n.ends_with(".lora_A.weight"); })) {
     const FinetuneRecipe f =
         parse_recipe(file.attribute_text("/", "recipe"), file.path().string()).finetune;

@@ -16,7 +16,7 @@ CollapseAlarm::CollapseAlarm(const ModelConfig& c)
     : largest_load_(c.n_routed_experts == 0
                         ? 0
                         : double(c.n_routed_experts) / double(c.num_experts_per_tok)) {
-  for (i64 i = 0; i < c.num_hidden_layers; ++i) {
+  for (i64 i = 0; i < c.num_hidden_layers + c.num_nextn_predict_layers; ++i) {
     if (is_moe_layer(c, i)) layers_.push_back({"model.layers." + std::to_string(i) + ".mlp", {}});
   }
 }

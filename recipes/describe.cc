@@ -131,6 +131,7 @@ Figures describe_model(const ModelConfig& c, i64 sequence_length) {
   add("  routed experts", n.routed_experts);
   add("  router", n.router);
   add("  norms", n.norms);
+  add("  multi-token prediction", n.nextn);
   add("active per token", n.active);
   add("  without input embedding", n.active_without_input_embedding);
   add("  without both embeddings", n.active_without_embeddings);
@@ -199,7 +200,7 @@ MemoryEstimate estimate_memory(const Recipe& r, i64 trained) {
   m.lane_sums = bytes * std::bit_width(std::uint64_t(r.train.lanes - 1));
   const i64 tokens = r.train.micro_batch_sequences * r.data.sequence_length;
   i64 kept = 0, largest = 0;
-  for (i64 i = 0; i < r.model.num_hidden_layers; ++i) {
+  for (i64 i = 0; i < r.model.num_hidden_layers + r.model.num_nextn_predict_layers; ++i) {
     const LayerBytes layer = layer_bytes(r.model, r.finetune, i, operand);
     kept += r.train.recompute ? 4 * r.model.hidden_size : layer.kept;
     largest = std::max(largest, layer.passing + (r.train.recompute ? layer.kept : 0));

@@ -159,6 +159,20 @@ const Generation& read_generation(Taker& keys) {
   return *found;
 }
 
+// How the numbers lie in the published files of DeepSeek-V3, which the model itself does not know.
+void read_quantisation(const Json& value) {
+  if (value.is_null()) return;
+  const Json published = {{"activation_scheme", "dynamic"},
+                          {"fmt", "e4m3"},
+                          {"quant_method", "fp8"},
+                          {"weight_block_size", {128, 128}}};
+  if (value == published) return;
+  throw ConfigError({.key = "quantization_config",
+                     .expected = "null, or what DeepSeek-V3's has, " + published.dump(),
+                     .actual = shown(value),
+                     .hint = "Quern computes no other form"});
+}
+
 // What must be so for the model to be the one Quern computes.
 void check_architecture(Taker& keys) {
   keys.only("hidden_act", "silu");
@@ -166,8 +180,7 @@ void check_architecture(Taker& keys) {
   keys.only("mlp_bias", false);
   keys.only("attention_dropout", 0.0);
   keys.only("rope_interleave", true);
-  keys.only("num_nextn_predict_layers", 0);
-  keys.only("quantization_config", nullptr);
+  read_quantisation(keys.take("quantization_config"));
   // About other programs, or about files: nothing in them changes the model.
   for (const char* name : {"ep_size", "pretraining_tp", "use_cache", "pad_token_id", "torch_dtype",
                            "dtype", "transformers_version"}) {
@@ -284,6 +297,8 @@ HfConfig read_object(Taker& keys) {
     read_mla(keys, c);
   }
   read_experts(keys, c, generation);
+  keys.number("num_nextn_predict_layers", c.num_nextn_predict_layers);
+  keys.number("nextn_loss_weight", c.nextn_loss_weight);  // ours
   keys.number("rms_norm_eps", c.rms_norm_eps);
   keys.number("rope_theta", c.rope_theta);
   read_rope("rope_scaling", keys.take("rope_scaling"), c);
@@ -369,6 +384,10 @@ std::string to_hf_config(const ModelConfig& c, std::span<const HfKey> unknown_ke
   };
   // No key of theirs, and needed to compute the same.
   if (c.scale_normalised_weights) json["scale_normalised_weights"] = true;
+  if (c.num_nextn_predict_layers > 0) {
+    json["num_nextn_predict_layers"] = c.num_nextn_predict_layers;
+    json["nextn_loss_weight"] = c.nextn_loss_weight;
+  }
   if (mla) {
     json["q_lora_rank"] = or_null(c.q_lora_rank, c.q_lora_rank > 0);
     json["kv_lora_rank"] = c.kv_lora_rank;

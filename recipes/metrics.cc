@@ -107,25 +107,27 @@ Json to_json(const StepMetrics& m) {
     Json& row = load.emplace_back(Json::array());
     for (const double x : layer) row.push_back(std::round(x * 1000) / 1000);
   }
-  return {{"type", "step"},
-          {"step", m.step},
-          {"tokens_seen", m.tokens_seen},
-          {"loss", m.loss},
-          {"aux_loss", m.aux_loss},
-          {"lr", m.lr},
-          {"grad_norm", m.grad_norm},
-          {"seconds", m.seconds},
-          {"data_s", m.data_s},
-          {"forward_backward_s", m.forward_backward_s},
-          {"optimizer_s", m.optimizer_s},
-          {"tokens_per_s", m.tokens_per_s},
-          {"share_of_peak", m.share_of_peak},
-          {"elapsed_s", m.elapsed_s},
-          {"dead_experts", m.dead_experts},
-          {"load_max_over_mean", m.load_max_over_mean},
-          {"memory_bytes", m.memory_bytes},
-          {"expert_load", std::move(load)},
-          {"router", to_json(m.router)}};
+  Json json{{"type", "step"},
+            {"step", m.step},
+            {"tokens_seen", m.tokens_seen},
+            {"loss", m.loss},
+            {"aux_loss", m.aux_loss},
+            {"lr", m.lr},
+            {"grad_norm", m.grad_norm},
+            {"seconds", m.seconds},
+            {"data_s", m.data_s},
+            {"forward_backward_s", m.forward_backward_s},
+            {"optimizer_s", m.optimizer_s},
+            {"tokens_per_s", m.tokens_per_s},
+            {"share_of_peak", m.share_of_peak},
+            {"elapsed_s", m.elapsed_s},
+            {"dead_experts", m.dead_experts},
+            {"load_max_over_mean", m.load_max_over_mean},
+            {"memory_bytes", m.memory_bytes},
+            {"expert_load", std::move(load)},
+            {"router", to_json(m.router)}};
+  if (m.nextn_loss != 0) json["nextn_loss"] = m.nextn_loss;
+  return json;
 }
 
 Json to_json(const EvalMetrics& m) {
@@ -203,6 +205,7 @@ StepMetrics step_of(const Fields& line) {
           .tokens_seen = line.count("tokens_seen"),
           .loss = line.number("loss"),
           .aux_loss = line.number("aux_loss"),
+          .nextn_loss = line.number_or_zero("nextn_loss"),
           .lr = line.number("lr"),
           .grad_norm = line.number("grad_norm"),
           .seconds = line.number("seconds"),

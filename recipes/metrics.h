@@ -55,6 +55,7 @@ struct StepMetrics {
   i64 tokens_seen = 0;  // since the run began
   double loss = 0;      // nats per token, without aux_loss
   double aux_loss = 0;
+  double nextn_loss = 0;  // of multi-token prediction, nats per token; 0: there is none
   double lr = 0;
   double grad_norm = 0;  // before clipping
   double seconds = 0;    // of this step; of them

@@ -43,6 +43,11 @@ void check_data(const Recipe& recipe) {
     refuse("data.sequence_length", "2 to model.max_position_embeddings " + to_string(longest),
            to_string(d.sequence_length), "or raise model.max_position_embeddings");
   }
+  const std::int64_t modules = recipe.model.num_nextn_predict_layers;
+  if (d.sequence_length <= modules) {
+    refuse("data.sequence_length", "more than model.num_nextn_predict_layers " + to_string(modules),
+           to_string(d.sequence_length));
+  }
 }
 
 void check_multistep(const OptimRecipe& o) {
@@ -173,6 +178,11 @@ void check_finetune(const Recipe& recipe) {
     throw ConfigError({.key = element("finetune.lora_targets", i), .what = "is empty"});
   }
   if (f.method == "full") return;
+  if (recipe.model.num_nextn_predict_layers > 0) {
+    refuse("model.num_nextn_predict_layers", "0 when finetune.method is " + f.method,
+           to_string(recipe.model.num_nextn_predict_layers),
+           "train.init_from takes a model without its modules, too");
+  }
   if (recipe.train.init_from.empty()) {
     throw ConfigError({.key = "finetune.method",
                        .what = "'" + f.method + "' trains a part of a model that is there",

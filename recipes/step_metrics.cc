@@ -37,6 +37,7 @@ StepMetrics metrics_of(const StepReport& report, const Progress& progress) {
   m.tokens_seen = progress.tokens_seen;
   m.loss = report.loss;
   m.aux_loss = report.aux_loss;
+  m.nextn_loss = report.nextn_loss;
   m.lr = report.lr;
   m.grad_norm = report.grad_norm;
   m.forward_backward_s = report.forward_backward_s;

@@ -9,6 +9,7 @@ namespace {
 // One micro-batch adds up on top of the others.
 void add(const MicroBatchReport& part, StepReport& report) {
   report.loss += part.loss;
+  report.nextn_loss += part.nextn_loss;
   report.aux_loss += part.share * part.aux_loss;
   report.expert_load.resize(part.expert_load.size());
   report.router.resize(part.router.size());
@@ -35,7 +36,7 @@ std::vector<std::vector<T>> gather(std::span<const MicroBatchReport> own, const 
 void add_parts(std::span<const MicroBatchReport> own, const Communicator& world,
                StepReport& report) {
   const auto sums = gather<double>(own, world, [](const MicroBatchReport& p, auto& to) {
-    to.insert(to.end(), {p.loss, p.aux_loss, p.share});
+    to.insert(to.end(), {p.loss, p.nextn_loss, p.aux_loss, p.share});
   });
   const auto figures = gather<RouterFigures>(own, world, [](const MicroBatchReport& p, auto& to) {
     to.insert(to.end(), p.router.begin(), p.router.end());
@@ -47,8 +48,8 @@ void add_parts(std::span<const MicroBatchReport> own, const Communicator& world,
     size_t next_sum = 0, next_figure = 0, next_load = 0;
     for (const MicroBatchReport& shape : own) {
       const double* sum = &sums[rank][next_sum];
-      MicroBatchReport part{sum[0], sum[1], sum[2], {}, {}};
-      next_sum += 3;
+      MicroBatchReport part{sum[0], sum[1], sum[2], sum[3], {}, {}};
+      next_sum += 4;
       for (const auto& load : shape.expert_load) {
         part.router.push_back(figures[rank][next_figure++]);
         const auto begin = loads[rank].begin() + std::ptrdiff_t(next_load);

@@ -160,6 +160,7 @@ void EventFile::append(const StepMetrics& m) {
                     {"seconds/forward_backward", m.forward_backward_s},
                     {"seconds/optimizer", m.optimizer_s},
                     {"memory/resident_bytes", double(m.memory_bytes)}};
+  if (m.nextn_loss != 0) values.emplace_back("train/nextn_loss", m.nextn_loss);
   if (!m.expert_load.empty()) {
     values.emplace_back("experts/load_max_over_mean", m.load_max_over_mean);
     values.emplace_back("experts/dead", double(m.dead_experts));

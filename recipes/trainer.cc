@@ -195,7 +195,8 @@ StepReport Trainer::step(const Batch& batch) {
   report.grad_norm = norm_over_ranks();
   report.lr = lr_schedule_.lr(progress_.step);
   // Nothing below this line runs on a step that the guard refuses.
-  if (const auto symptom = guard_.examine(report.loss, report.aux_loss, report.grad_norm)) {
+  if (const auto symptom =
+          guard_.examine(report.loss, report.aux_loss + report.nextn_loss, report.grad_norm)) {
     report.bad = refuse(batch, *symptom);
     return report;
   }
@@ -283,8 +284,15 @@ MicroBatchReport Trainer::run_micro_batch(const Batch& batch, i64 first, i64 cou
                                             1.0 / double(std::max<i64>(counted, 1)))
                       .loss;
   const double share = double(count) / double(batch.tokens.dim(0));
-  tape.backward(ops::add(tape, nll, ops::scale(tape, out.aux_loss, share)));
-  MicroBatchReport part{nll.item(), out.aux_loss.item(), share, {}, {}};
+  Var loss = ops::add(tape, nll, ops::scale(tape, out.aux_loss, share));
+  MicroBatchReport part{nll.item(), 0, out.aux_loss.item(), share, {}, {}};
+  if (!out.nextn.empty()) {
+    const Var further = nextn_loss(tape, out.nextn, tape.parameter(model_.head()), labels,
+                                   first_key, 1.0 / double(std::max<i64>(counted, 1)));
+    loss = ops::add(tape, loss, ops::scale(tape, further, recipe_.model.nextn_loss_weight));
+    part.nextn_loss = further.item();
+  }
+  tape.backward(loss);
   step.counted.resize(out.router.size());
   for (size_t layer = 0; layer < out.router.size(); ++layer) {
     step.counted[layer].add(out.router[layer].counted);

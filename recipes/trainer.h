@@ -45,9 +45,10 @@ struct StepHooks {
 };
 
 struct StepReport {
-  double loss = 0;       // nats per counted token
-  double aux_loss = 0;   // mean over the step's sequences, summed over layers
-  double grad_norm = 0;  // before clipping
+  double loss = 0;        // nats per counted token
+  double aux_loss = 0;    // mean over the step's sequences, summed over layers
+  double nextn_loss = 0;  // of multi-token prediction, without its weight
+  double grad_norm = 0;   // before clipping
   double lr = 0;
   i64 tokens = 0;
   double forward_backward_s = 0, optimizer_s = 0;  // of this step
@@ -59,8 +60,9 @@ struct StepReport {
 
 // What a micro-batch adds to the report of its step.
 struct MicroBatchReport {
-  double loss = 0, aux_loss = 0;  // the first summed, the second to be weighed by the share
-  double share = 0;               // of the step's sequences
+  double loss = 0, nextn_loss = 0;  // to be summed
+  double aux_loss = 0;              // to be weighed by the share
+  double share = 0;                 // of the step's sequences
   std::vector<RouterFigures> router;
   std::vector<std::vector<i64>> expert_load;
 };

@@ -63,6 +63,8 @@ void for_each_field(T& c, auto&& f) {
   f("capacity_drop", c.capacity_drop);
   f("device_capacity_factor", c.device_capacity_factor);
   f("router_bias_update_rate", c.router_bias_update_rate);
+  f("num_nextn_predict_layers", c.num_nextn_predict_layers);
+  f("nextn_loss_weight", c.nextn_loss_weight);
   f("rms_norm_eps", c.rms_norm_eps);
   f("rope_theta", c.rope_theta);
   f("rope_scaling", c.rope_scaling);

@@ -138,6 +138,38 @@ TEST(HfConfig, ReadsTheThirdGeneration) {
             ModelConfig{}.aux_loss_alpha);
 }
 
+// The file of deepseek-ai/DeepSeek-V3, without what is not about the model.
+constexpr const char* kV3 = R"({"architectures": ["DeepseekV3ForCausalLM"],
+"attention_bias": false, "attention_dropout": 0.0,
+"auto_map": {"AutoConfig": "configuration_deepseek.DeepseekV3Config"}, "bos_token_id": 0,
+"eos_token_id": 1, "ep_size": 1, "first_k_dense_replace": 3, "hidden_act": "silu",
+"hidden_size": 7168, "initializer_range": 0.02, "intermediate_size": 18432, "kv_lora_rank": 512,
+"max_position_embeddings": 163840, "model_type": "deepseek_v3", "moe_intermediate_size": 2048,
+"moe_layer_freq": 1, "n_group": 8, "n_routed_experts": 256, "n_shared_experts": 1,
+"norm_topk_prob": true, "num_attention_heads": 128, "num_experts_per_tok": 8,
+"num_hidden_layers": 61, "num_key_value_heads": 128, "num_nextn_predict_layers": 1,
+"q_lora_rank": 1536, "qk_nope_head_dim": 128, "qk_rope_head_dim": 64,
+"quantization_config": {"activation_scheme": "dynamic", "fmt": "e4m3", "quant_method": "fp8",
+"weight_block_size": [128, 128]}, "rms_norm_eps": 1e-06,
+"rope_scaling": {"beta_fast": 32, "beta_slow": 1, "factor": 40, "mscale": 1.0,
+"mscale_all_dim": 1.0, "original_max_position_embeddings": 4096, "type": "yarn"},
+"rope_theta": 10000, "routed_scaling_factor": 2.5, "scoring_func": "sigmoid",
+"tie_word_embeddings": false, "topk_group": 4, "topk_method": "noaux_tc",
+"torch_dtype": "bfloat16", "transformers_version": "4.33.1", "use_cache": true,
+"v_head_dim": 128, "vocab_size": 129280})";
+
+// 671B, and a module of multi-token prediction: its README_WEIGHTS.md has 11.5B parameters of its
+// own for it, which are those beside eh_proj.
+TEST(HfConfig, ReadsDeepSeekV3) {
+  const HfConfig config = parse_hf_config(kV3, "config.json");
+  const ParameterCount n = count_parameters(config.model);
+  EXPECT_NEAR(double(n.total - n.nextn), 671.026e9, 5e5);
+  EXPECT_NEAR(double(n.nextn) - 2.0 * 7168 * 7168, 11.5e9, 0.05e9);
+  EXPECT_EQ(config.model.nextn_loss_weight, 0.3);
+  EXPECT_EQ(config.unknown_keys.size(), 1U);
+  EXPECT_TRUE(parse_hf_config(to_hf_config(config.model), "config.json").model == config.model);
+}
+
 // The keys of DeepSeekMoE 16B's file and of a Llama's, with small numbers.
 constexpr const char* kMoe16b = R"({"architectures": ["DeepseekForCausalLM"],
 "attention_bias": false, "attention_dropout": 0.0, "auto_map": {"AutoConfig": "x"},
@@ -306,8 +338,9 @@ TEST(HfConfig, RefusesByFileAndKey) {
        "config.json: rope_scaling: expected an object or null, got [] (compare it with the "
        "config.json of DeepSeek-V2-Lite)"},
       {"\"use_cache\": false", "\"quantization_config\": {\"quant_method\": \"fp8\"}",
-       "config.json: quantization_config: expected null, got {\"quant_method\":\"fp8\"} (Quern "
-       "computes no other form)"},
+       "config.json: quantization_config: expected null, or what DeepSeek-V3's has, "
+       "{\"activation_scheme\":\"dynamic\",\"fmt\":\"e4m3\",\"quant_method\":\"fp8\",\"weight_"
+       "block_size\":[128,128]}, got {\"quant_method\":\"fp8\"} (Quern computes no other form)"},
       {"{", "[",
        "config.json:1:17: not valid JSON: expected ']', got ':' (correct the text at this place)"},
   };

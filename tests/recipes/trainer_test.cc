@@ -236,6 +236,45 @@ TEST_F(TrainerTest, AccumulationWeighsLabelsNotMicroBatches) {
   expect_equal_to_rounding(whole, train(recipe, 2));
 }
 
+// The labels of modules that predict further are fewer, and each weighs as those of the model.
+TEST_F(TrainerTest, TheCutOfAStepDoesNotChangeMultiTokenPrediction) {
+  Recipe recipe = tiny_recipe(dir_);
+  recipe.optim.eps = 1e-2;
+  recipe.data.mask_across_documents = true;
+  recipe.model.num_nextn_predict_layers = 2;
+  validate(recipe);
+  recipe.train.micro_batch_sequences = 4;
+  const Outcome whole = train(recipe, 2);
+  recipe.train.micro_batch_sequences = 1;
+  recipe.train.lanes = 2;
+  const Outcome cut = train(recipe, 2);
+  expect_equal_to_rounding(whole, cut);
+  EXPECT_NEAR(whole.reports[1].nextn_loss, cut.reports[1].nextn_loss, 2e-6);
+  EXPECT_GT(whole.reports[1].nextn_loss, 1);
+  EXPECT_EQ(whole.reports[0].router.size(), 3U);
+}
+
+TEST_F(TrainerTest, ModulesOfMultiTokenPredictionMayStayBehind) {
+  Recipe recipe = tiny_recipe(dir_);
+  recipe.model.num_nextn_predict_layers = 1;
+  Trainer with(recipe, make_sampler(recipe));
+  with.step(with.batch_of(0));
+  const std::filesystem::path saved = save(with, "with");
+  EXPECT_TRUE(read_checkpoint_info(saved).model == recipe.model);
+  Model same(recipe.model);
+  load_weights(saved, same);
+  EXPECT_TRUE(
+      same_bits(same.nextn[0].eh_proj.weight.value, with.model().nextn[0].eh_proj.weight.value));
+  recipe.model.num_nextn_predict_layers = 0;
+  Model without(recipe.model);
+  load_weights(saved, without);
+  EXPECT_TRUE(same_bits(without.norm.weight.value, with.model().norm.weight.value));
+  recipe.model.num_hidden_layers = 1;
+  recipe.model.first_k_dense_replace = 1;
+  Model shorter(recipe.model);
+  EXPECT_THROW(load_weights(saved, shorter), CheckpointError);
+}
+
 TEST_F(TrainerTest, RecomputingGivesTheSameBits) {
   Recipe recipe = tiny_recipe(dir_);
   const Outcome plain = train(recipe, 5);
