@@ -24,6 +24,7 @@
 #include "quern/recipes/internal/command_export_adapter.h"
 #include "quern/recipes/internal/command_prepare.h"
 #include "quern/recipes/internal/command_report.h"
+#include "quern/recipes/internal/command_resegment.h"
 #include "quern/recipes/internal/command_select_experts.h"
 #include "quern/recipes/internal/open_model.h"
 #include "quern/recipes/launch.h"
@@ -266,6 +267,7 @@ int run(int argc, char** argv, const Runtime& runtime) {
   GenerateCommand generate_command;
   SelectExpertsCommand select_experts_command;
   ExportAdapterCommand export_adapter_command;
+  ResegmentCommand resegment_command;
   InspectCommand inspect_command;
   DoctorCommand doctor_command;
   ReportCommand report_command;
@@ -276,6 +278,7 @@ int run(int argc, char** argv, const Runtime& runtime) {
   generate_command.define(app);
   select_experts_command.define(app);
   export_adapter_command.define(app);
+  resegment_command.define(app);
   inspect_command.define(app, &code);
   report_command.define(app);
   doctor_command.define(app, &code);
