@@ -49,16 +49,17 @@ LayerBytes layer_bytes(const ModelConfig& c, const FinetuneRecipe& f, i64 layer,
   const i64 q = s.heads * s.key, value = s.heads * s.value;
   const i64 kv = s.kv_heads * (s.key - (mla ? s.rope : 0) + s.value);
   const i64 latents = mla ? c.q_lora_rank + c.kv_lora_rank : 0;  // before and after their norms
-  // Both norms' inputs and results, attention's operands, result and sums.
-  i64 kept = 2 * d * (4 + operand) + (q + kv + value + (mla ? s.rope : 0)) * operand +
-             latents * (4 + operand) + 4 * s.heads;
-  const i64 attention = 4 * (q + kv + value) * (rounded ? 2 : 1) + 4 * d;
+  // The inputs of norms, attention's operands, result and sums.
+  i64 kept =
+      2 * d * 4 + (q + kv + value + (mla ? s.rope : 0)) * operand + latents * 4 + 4 * s.heads;
+  const i64 attention = 4 * (q + kv + value) * (rounded ? 2 : 1) + (4 + operand) * d;
+  const i64 dense = rounded ? 3 : 2;  // widths of a dense FFN: f32 has what goes into down again
   if (!is_moe_layer(c, layer)) {
-    kept += 3 * c.intermediate_size * operand;
+    kept += dense * c.intermediate_size * operand;
     return {kept, std::max(attention, c.intermediate_size * (12 + 2 * operand))};
   }
   const i64 k = c.num_experts_per_tok, shared = c.n_shared_experts * width;
-  kept += 12 * c.n_routed_experts + 3 * shared * operand;
+  kept += 12 * c.n_routed_experts + dense * shared * operand;
   const i64 outputs = 2 * k * width * operand;  // of gate_up
   // Backward of the experts: the gradient of what goes into down, the operands of both weights'
   // gradients, and rows of the input's.
@@ -192,23 +193,48 @@ std::string json_of(const Figures& figures) {
   return object.dump(2, ' ', false, nlohmann::json::error_handler_t::replace) + "\n";
 }
 
+namespace {
+
+// The most that activations and gradients take at once. With one micro-batch in a lane, gradients
+// take memory as backward frees activations.
+i64 step_bytes(const Recipe& r, i64 trained, i64 operand) {
+  const ParameterCount n = count_parameters(r.model);
+  const i64 layers = r.model.num_hidden_layers + r.model.num_nextn_predict_layers;
+  const i64 d = r.model.hidden_size;
+  const i64 tokens = r.train.micro_batch_sequences * r.data.sequence_length;
+  const i64 all = 4 * trained;
+  const bool early = r.train.batch_sequences > r.train.lanes * r.train.micro_batch_sequences;
+  const double share = double(all) / double(n.total);
+  const i64 of_head = i64(share * double(n.head));
+  const i64 of_layer = i64(share * double(n.total - n.embedding - n.head)) / layers;
+  // The head holds a chunk of logits, rounded too, and its weight's gradient.
+  const i64 chunk = std::min<i64>(tokens, 1024) * r.model.vocab_size;
+  i64 kept = tokens * 8 * d;  // and of the layers below
+  for (i64 i = 0; i < layers; ++i) {
+    const i64 own = layer_bytes(r.model, r.finetune, i, operand).kept;
+    kept += tokens * (r.train.recompute ? 4 * d : own);
+  }
+  i64 most = kept + chunk * (operand < 4 ? 6 : 4) + 4 * r.model.vocab_size * d + (early ? all : 0);
+  i64 gradients = early ? all : of_head;
+  for (i64 i = layers - 1; i >= 0; --i) {
+    const LayerBytes layer = layer_bytes(r.model, r.finetune, i, operand);
+    if (!early) gradients += of_layer;
+    const i64 again = r.train.recompute ? layer.kept : 0;
+    most = std::max(most, kept + tokens * (layer.passing + again) + gradients);
+    kept -= tokens * (r.train.recompute ? 4 * d : layer.kept);
+  }
+  return std::max(most, all);
+}
+
+}  // namespace
+
 MemoryEstimate estimate_memory(const Recipe& r, i64 trained) {
   const bool rounded = resolved_dtype(r.train) == "bf16";
   const i64 operand = rounded ? 2 : 4, all = count_parameters(r.model).total;
   const i64 bytes = 4 * trained;
   MemoryEstimate m{(rounded ? 6 : 4) * all, bytes, 2 * bytes, 0, 0};
   m.lane_sums = bytes * std::bit_width(std::uint64_t(r.train.lanes - 1));
-  const i64 tokens = r.train.micro_batch_sequences * r.data.sequence_length;
-  i64 kept = 0, largest = 0;
-  for (i64 i = 0; i < r.model.num_hidden_layers + r.model.num_nextn_predict_layers; ++i) {
-    const LayerBytes layer = layer_bytes(r.model, r.finetune, i, operand);
-    kept += r.train.recompute ? 4 * r.model.hidden_size : layer.kept;
-    largest = std::max(largest, layer.passing + (r.train.recompute ? layer.kept : 0));
-  }
-  // The head holds a chunk of logits, rounded too, and its weight's gradient.
-  const i64 chunk = std::min<i64>(tokens, 1024) * r.model.vocab_size;
-  const i64 head = chunk * (rounded ? 6 : 4) + 4 * r.model.vocab_size * r.model.hidden_size;
-  m.activations = tokens * (kept + 8 * r.model.hidden_size) + std::max(tokens * largest, head);
+  m.activations = step_bytes(r, trained, operand) - m.gradients;
   return m;
 }
 

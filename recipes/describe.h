@@ -37,7 +37,7 @@ std::string table_of(const Figures& figures);  // a line each
 std::string json_of(const Figures& figures);
 
 // Bytes that training holds at once: of parameters, exactly; gradients, moments and lane sums of so
-// many trained numbers; activations are estimated from the shapes.
+// many trained numbers; what activations take beside these is estimated from the shapes.
 struct MemoryEstimate {
   i64 parameters = 0, gradients = 0, moments = 0, lane_sums = 0, activations = 0;
   i64 total() const { return parameters + gradients + moments + lane_sums + activations; }

@@ -17,7 +17,7 @@ void add_memory(Figures& figures, const MemoryEstimate& m) {
   figures.push_back(bytes_figure("  of parameters", double(m.parameters)));
   figures.push_back(
       bytes_figure("  of gradients and moments", double(m.gradients + m.moments + m.lane_sums)));
-  figures.push_back(bytes_figure("  of activations", double(m.activations)));
+  figures.push_back(bytes_figure("  of activations, beside these", double(m.activations)));
 }
 
 void add_time(Figures& figures, const Recipe& recipe) {

@@ -27,6 +27,7 @@ struct State {
   void take_steps(int n) {
     for (int i = 0; i < n; ++i) {
       for (Parameter* p : parameters_of(model)) {
+        p->grad.hold();
         fill_normal(p->grad, Random(std::uint64_t(i), p->name), 1);
         *p->grad_written = true;
       }
