@@ -143,8 +143,10 @@ Tokenizer make_tokenizer(const PrepareOptions& options, const Corpus& train) {
 
 // Encodes and writes one part; sources that have no document in it are left out.
 std::vector<PreparedSource> write_part(const fs::path& path, const Corpus& corpus,
-                                       const Tokenizer& tokenizer, i64 max_row_tokens) {
-  internal::EncodedCorpus encoded = internal::encode_corpus(corpus, tokenizer, max_row_tokens);
+                                       const Tokenizer& tokenizer, const PrepareOptions& options) {
+  const i64 max_row_tokens = options.max_row_tokens;
+  internal::EncodedCorpus encoded =
+      internal::encode_corpus(corpus, tokenizer, max_row_tokens, options.chat_template);
   if (encoded.data.document_source.empty()) {
     throw DataError({.key = "max_row_tokens",
                      .what = "no row of " + path.stem().string() + " has an answer that begins " +
@@ -236,13 +238,12 @@ PrepareReport prepare(const PrepareOptions& options) {
   Staging staging(options.out, kFiles);
   const fs::path& out = staging.path();
   tokenizer.save(out / "tokenizer.json");
-  report.train = write_part(out / "train.h5", train, tokenizer, options.max_row_tokens);
+  report.train = write_part(out / "train.h5", train, tokenizer, options);
   const bool chat = !train.documents[0].turns.empty();
   if (chat) report.samples = samples_of(TokenFile(out / "train.h5"), tokenizer);
   std::vector<std::string> written = {"tokenizer.json", "train.h5"};
   if (!validation.documents.empty()) {
-    report.validation =
-        write_part(out / "validation.h5", validation, tokenizer, options.max_row_tokens);
+    report.validation = write_part(out / "validation.h5", validation, tokenizer, options);
     written.push_back("validation.h5");
   }
   write_manifest(out, hash_files(out, written));

@@ -26,7 +26,8 @@ struct PrepareOptions {
   std::filesystem::path out;                       // a folder
   std::uint64_t seed = 0;                          // chooses the documents
   CorpusOptions corpus;                            // how text is read
-  i64 max_row_tokens = 0;  // of a conversation, which keeps the first ones; 0: any number
+  std::string chat_template;  // of ChatFormat, by which conversations are written; empty: quern
+  i64 max_row_tokens = 0;     // of a conversation, which keeps the first ones; 0: any number
 };
 
 struct PreparedSource {

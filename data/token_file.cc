@@ -7,6 +7,7 @@
 #include <string_view>
 
 #include "quern/autograd/error.h"
+#include "quern/data/chat_template.h"
 #include "quern/data/hdf5_file.h"
 
 namespace quern {
@@ -15,6 +16,7 @@ namespace {
 constexpr char kFormat[] = "quern_tokens";
 constexpr i64 kVersion = 1, kMaskedVersion = 2;
 constexpr char kTrained[] = "trained_ranges";
+constexpr char kTemplate[] = "chat_template";
 constexpr i32 kNarrowVocabulary = 1 << 16;  // ids of a vocabulary of this size fit into u16
 
 // Documents that cover the tokens without gap, from sources that exist. Throws DataError.
@@ -167,6 +169,9 @@ void write_token_file(const std::filesystem::path& path, const TokenData& data) 
     std::vector<i64> bounds;
     for (const TokenRange& r : *data.trained) bounds.insert(bounds.end(), {r.begin, r.end});
     out.write(kTrained, bounds);
+    if (!data.chat_template.empty()) {
+      out.set_attribute("/", kTemplate, std::string_view(data.chat_template));
+    }
   }
   out.commit();
   check_written(path, data.tokens);
@@ -208,6 +213,13 @@ void TokenFile::load(const std::string& tokenizer_sha256) {
   check_documents(file, document_offsets_, document_source_, count, sources_.size());
   std::visit([this](const auto& t) { check_tokens(path_.string(), t, vocab_size_); }, tokens_);
   if (!in.has(kTrained)) return;
+  if (in.has_attribute("/", kTemplate)) chat_template_ = in.attribute_text("/", kTemplate);
+  if (find_chat_format(chat_template_) == nullptr) {
+    throw DataError({.file = file,
+                     .key = kTemplate,
+                     .expected = chat_format_names(),
+                     .actual = "'" + chat_template_.substr(0, 80) + "'"});
+  }
   const std::vector<TokenRange> ranges = read_ranges(in);
   check_ranges(file, ranges, count);
   trained_.assign(size_t(count), false);

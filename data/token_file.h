@@ -11,7 +11,8 @@
 //   source_sha256     [sources]        text; of the documents' text, joined
 //   trained_ranges    [2 * ranges]     i64; begin and end of each run of tokens that is learnt, in
 //                                      rising order; absent: every token is
-// and root attributes format = "quern_tokens", version, tokenizer_sha256, vocab_size. The version
+// and root attributes format = "quern_tokens", version, tokenizer_sha256, vocab_size,
+// and, where conversations are written by another template than quern, chat_template. The version
 // is 2 where there are trained_ranges, else 1, so that no reader takes prompts for text to learn.
 // Where the tokenizer has <|eos|>, every document ends with it, but conversations that were cut.
 #pragma once
@@ -49,6 +50,7 @@ struct TokenData {
   std::vector<i32> document_source;
   std::vector<TokenSource> sources;
   std::optional<std::vector<TokenRange>> trained;
+  std::string chat_template;  // how conversations are written; empty: quern, or there are none
 };
 
 // Atomically. Throws DataError when the parts do not fit together, IoError when writing fails.
@@ -74,6 +76,8 @@ class TokenFile {
   // Whether only some of the tokens are learnt, as in conversations; and whether this one is.
   bool has_mask() const { return !trained_.empty(); }
   bool is_trained(i64 token) const { return trained_.empty() || trained_[size_t(token)]; }
+  // The ChatFormat by which conversations are written.
+  const std::string& chat_template() const { return chat_template_; }
   // The tokens from `begin` on, as many as `out` holds; they must exist.
   void read(i64 begin, std::span<i32> out) const;
 
@@ -88,6 +92,7 @@ class TokenFile {
   std::vector<i32> document_source_;
   std::vector<TokenSource> sources_;
   std::vector<bool> trained_;  // by token, or empty
+  std::string chat_template_ = "quern";
 };
 
 }  // namespace quern

@@ -42,6 +42,11 @@ std::string name_of_base(const Recipe& recipe) {
   return (base.has_filename() ? base : base.parent_path()).filename().string();
 }
 
+// Which models these are of, as far as a tokenizer tells.
+Texts origin(const Hdf5Reader& in) {
+  return {{kAdapterTokenizer, in.attribute_text("/", "tokenizer_sha256")}};
+}
+
 void export_updates(const Hdf5Reader& in, const Recipe& recipe, const fs::path& out) {
   std::vector<NamedTensor> tensors;
   std::set<std::string> modules;
@@ -51,9 +56,9 @@ void export_updates(const Hdf5Reader& in, const Recipe& recipe, const fs::path& 
       tensors.push_back({"base_model.model." + name, in.read(name)});
     }
   }
-  write_safetensors(out / "adapter_model.safetensors", tensors);
+  write_safetensors(out / kPeftTensors, tensors, origin(in));
   const auto config = peft_config(recipe.finetune, modules, name_of_base(recipe));
-  write_file_atomically(out / "adapter_config.json",
+  write_file_atomically(out / kPeftConfig,
                         config.dump(2, ' ', false, ordered_json::error_handler_t::replace) + "\n");
 }
 
@@ -83,8 +88,8 @@ void export_experts(const Hdf5Reader& in, const fs::path& checkpoint, const fs::
     }
   }
   for (auto& [layer, experts] : selection.experts) std::ranges::sort(experts);
-  write_safetensors(out / "model.safetensors", tensors);
-  write_file_atomically(out / "experts.json", to_json(selection));
+  write_safetensors(out / kEsftTensors, tensors, origin(in));
+  write_file_atomically(out / kEsftConfig, to_json(selection));
 }
 
 }  // namespace

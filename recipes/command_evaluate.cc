@@ -103,10 +103,9 @@ void print(const Answers& a) {
 }
 
 Answers answer_file(const Model& model, const Tokenizer& tokenizer, const std::string& file,
-                    const std::vector<Question>& questions, bool chat) {
+                    const std::vector<Question>& questions, const MultipleChoiceOptions& options) {
   try {
-    return {file,
-            answer_questions(model, tokenizer, questions, {.chat = chat, .before_batch = {}})};
+    return {file, answer_questions(model, tokenizer, questions, options)};
   } catch (const ConfigError& error) {
     ErrorFacts facts = error.facts();
     facts.file = file;
@@ -134,6 +133,9 @@ void EvaluateCommand::define(CLI::App& app) {
       ->check(CLI::Range(i64(0), std::numeric_limits<i64>::max()))
       ->capture_default_str();
   c->add_flag("--chat", chat, "prompts are a user's, choices the assistant's answers");
+  c->add_option("--adapter", adapters, "folders of `quern export-adapter`, merged into the model")
+      ->take_all()
+      ->allow_extra_args(false);
   c->add_option("--tokenizer", tokenizer, "a tokenizer.json for questions; default: the run's");
   c->add_option("--threads", threads, "0: one for each core")->capture_default_str();
   c->add_flag("--json", json, "print JSON");
@@ -158,15 +160,17 @@ void EvaluateCommand::run() {
     }
   }
   std::optional<Tokenizer> t;
+  MultipleChoiceOptions asked{.chat = chat, .chat_template = {}, .before_batch = {}};
+  if (chat) asked.chat_template = recipe_of(info, model).data.chat_template;
   if (!questions.empty()) t = load_tokenizer(tokenizer, model, info);
-  const Model loaded = load_model(file, info.model);
+  const Model loaded = load_model(file, info, DType::f32, adapters);
   ordered_json object = ordered_json::object();
   std::optional<EvalMetrics> metrics;
   if (!texts.empty()) metrics = evaluate(loaded, texts, options);
   if (metrics && json) object = json_of(*metrics);
   if (metrics && !json) print(*metrics);
   for (const auto& [name, some] : questions) {
-    const Answers answers = answer_file(loaded, *t, name, some, chat);
+    const Answers answers = answer_file(loaded, *t, name, some, asked);
     if (json) {
       object["multiple_choice"].push_back(json_of(answers));
     } else {

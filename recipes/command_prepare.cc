@@ -8,6 +8,7 @@
 #include <optional>
 
 #include "quern/autograd/error.h"
+#include "quern/data/chat_template.h"
 
 namespace quern {
 namespace {
@@ -141,6 +142,8 @@ void PrepareCommand::define(CLI::App& app) {
                 "else the first row of each file says it");
   c->add_option("--on-error", on_error, "a JSONL row that cannot be used: stop, or skip and count")
       ->capture_default_str();
+  c->add_option("--chat-template", options.chat_template,
+                "how conversations are written: " + chat_format_names() + "; default: quern");
   c->add_option("--max-row-tokens", options.max_row_tokens,
                 "a longer conversation keeps its first tokens; 0: any length")
       ->check(CLI::Range(i64(0), std::numeric_limits<i64>::max()))
@@ -157,6 +160,12 @@ void PrepareCommand::run() {
   if (!tokenizer.empty()) options.tokenizer = tokenizer;
   options.out = out;
   options.splitting = splitting_called(splitting);
+  if (!options.chat_template.empty() && find_chat_format(options.chat_template) == nullptr) {
+    throw ConfigError({.key = "--chat-template",
+                       .expected = chat_format_names(),
+                       .actual = "'" + options.chat_template + "'",
+                       .hint = "quern is the default"});
+  }
   options.corpus.rows = form_called(rows);
   options.corpus.on_row_error = row_policy_named(on_error);
   options.corpus.invalid_utf8 = policy_named(invalid_utf8);

@@ -240,7 +240,8 @@ void settle_finetuning(Recipe& recipe, const TokenFile& text, const std::filesys
   const std::filesystem::path own = run / kSelectionFile;
   if (f.experts_file.empty()) {
     Model model(recipe.model);
-    load_initial_weights(find_model_file(recipe.train.init_from), text.tokenizer_sha256(), model);
+    load_initial_weights(find_model_file(recipe.train.init_from), recipe.train.init_adapters,
+                         text.tokenizer_sha256(), model);
     const ScoreOptions options{.average = f.average == "token" ? ScoreOptions::Average::token
                                                                : ScoreOptions::Average::sample,
                                .sequence_length = recipe.data.sequence_length,

@@ -84,7 +84,7 @@ std::string generate(const Model& model, const Tokenizer& tokenizer, const std::
 std::string answer(const Model& model, const Tokenizer& tokenizer, const std::string& question,
                    const GenerateOptions& options,
                    const std::function<void(const std::string&)>& on_text) {
-  const ChatTemplate chat(tokenizer, "tokenizer");
+  const ChatTemplate chat(tokenizer, "tokenizer", options.chat_template);
   Encoder encoder(tokenizer);
   const ChatTurn turn{ChatRole::user, question};
   return generate_after(model, tokenizer, chat.encode_prompt(std::span(&turn, 1), encoder),

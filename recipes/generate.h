@@ -19,6 +19,7 @@ struct GenerateOptions {
   double top_p = 0.95;       // the smallest set of tokens with this much probability
   i64 top_k = 0;             // at most this many tokens; 0: any number
   std::uint64_t seed = 1;
+  std::string chat_template;  // of answer(): the ChatFormat; empty: quern
 };
 
 // What the model writes after `prompt`. on_text, if given, gets each piece as it comes.

@@ -22,6 +22,7 @@
 #include "quern/recipes/internal/command_doctor.h"
 #include "quern/recipes/internal/command_evaluate.h"
 #include "quern/recipes/internal/command_export_adapter.h"
+#include "quern/recipes/internal/command_merge_adapters.h"
 #include "quern/recipes/internal/command_prepare.h"
 #include "quern/recipes/internal/command_report.h"
 #include "quern/recipes/internal/command_resegment.h"
@@ -135,6 +136,7 @@ struct ResumeCommand {
 
 struct GenerateCommand {
   std::string model, prompt, tokenizer, dtype = "fp32";
+  std::vector<std::string> adapters;
   GenerateOptions options;
   i64 threads = 0;
   bool json = false, chat = false;
@@ -145,6 +147,9 @@ struct GenerateCommand {
     c->add_option("model", model, "a run, a step folder or a model.h5")->required();
     c->add_option("--prompt", prompt, "what the text begins with");
     c->add_flag("--chat", chat, "the prompt is a question, and what is written the answer");
+    c->add_option("--adapter", adapters, "folders of `quern export-adapter`, merged into it")
+        ->take_all()
+        ->allow_extra_args(false);
     c->add_option("--tokens", options.tokens, "at most")->capture_default_str();
     c->add_option("--temperature", options.temperature, "0: the likeliest token")
         ->capture_default_str();
@@ -167,7 +172,9 @@ struct GenerateCommand {
     const ModelFile file = open_model(model);
     const CheckpointInfo info = read_checkpoint_info(file);
     const Tokenizer t = load_tokenizer(tokenizer, model, info);
-    const Model loaded = load_model(file, info.model, dtype == "bf16" ? DType::bf16 : DType::f32);
+    const Model loaded =
+        load_model(file, info, dtype == "bf16" ? DType::bf16 : DType::f32, adapters);
+    if (chat) options.chat_template = recipe_of(info, model).data.chat_template;
     const auto write = chat ? answer : generate;
     if (json) {
       const std::string text = write(loaded, t, prompt, options, {});
@@ -267,6 +274,7 @@ int run(int argc, char** argv, const Runtime& runtime) {
   GenerateCommand generate_command;
   SelectExpertsCommand select_experts_command;
   ExportAdapterCommand export_adapter_command;
+  MergeAdaptersCommand merge_adapters_command;
   ResegmentCommand resegment_command;
   InspectCommand inspect_command;
   DoctorCommand doctor_command;
@@ -278,6 +286,7 @@ int run(int argc, char** argv, const Runtime& runtime) {
   generate_command.define(app);
   select_experts_command.define(app);
   export_adapter_command.define(app);
+  merge_adapters_command.define(app);
   resegment_command.define(app);
   inspect_command.define(app, &code);
   report_command.define(app);

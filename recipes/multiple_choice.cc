@@ -78,11 +78,11 @@ struct Candidate {
 
 class Candidates {
  public:
-  Candidates(const Tokenizer& tokenizer, const Model& model, bool chat)
+  Candidates(const Tokenizer& tokenizer, const Model& model, const MultipleChoiceOptions& options)
       : encoder_(tokenizer),
         eos_(tokenizer.special_id(kEosToken)),
         longest_(model.config.max_position_embeddings) {
-    if (chat) chat_.emplace(tokenizer, "tokenizer");
+    if (options.chat) chat_.emplace(tokenizer, "tokenizer", options.chat_template);
   }
 
   Candidate make(const Question& q, size_t number, size_t choice) {
@@ -213,7 +213,7 @@ MultipleChoiceMetrics answer_questions(const Model& model, const Tokenizer& toke
                                        const MultipleChoiceOptions& options) {
   MultipleChoiceMetrics m{.questions = i64(questions.size())};
   m.answered.resize(questions.size());
-  Candidates candidates(tokenizer, model, options.chat);
+  Candidates candidates(tokenizer, model, options);
   Batcher batcher(model, options);
   for (size_t q = 0; q < questions.size(); ++q) {
     m.answered[q].log_likelihood.resize(questions[q].choices.size());

@@ -25,8 +25,9 @@ struct Question {
 std::vector<Question> read_questions(const std::filesystem::path& path);
 
 struct MultipleChoiceOptions {
-  bool chat = false;        // the prompt is a question by ChatTemplate, a choice the whole answer
-  i64 batch_tokens = 2048;  // at once; one choice may be longer
+  bool chat = false;          // the prompt is a question by ChatTemplate, a choice the whole answer
+  std::string chat_template;  // with `chat`: the ChatFormat; empty: quern
+  i64 batch_tokens = 2048;    // at once; one choice may be longer
   std::function<void()> before_batch;  // what it throws ends the work
 };
 

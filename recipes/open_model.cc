@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: MIT
 #include "quern/recipes/internal/open_model.h"
 
+#include "quern/recipes/apply_adapter.h"
+
 namespace quern {
 namespace {
 
@@ -23,9 +25,11 @@ ModelFile open_model(const std::string& path) {
   return file;
 }
 
-Model load_model(const ModelFile& file, const ModelConfig& config, DType dtype) {
-  Model model(config, dtype);
+Model load_model(const ModelFile& file, const CheckpointInfo& info, DType dtype,
+                 const std::vector<std::string>& adapters) {
+  Model model(info.model, dtype);
   load_weights(file, model);
+  apply_adapters(adapters, info.context.tokenizer_sha256, model);
   return model;
 }
 

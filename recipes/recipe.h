@@ -27,6 +27,12 @@ struct DataRecipe {
   std::int64_t sequence_length = 256;
   // No attention from one document to the one before it. Conversations never see each other.
   bool mask_across_documents = false;
+  // How conversations are written, see ChatTemplate; empty: as in the training files. The resolved
+  // recipe says it, for `quern generate --chat`.
+  std::string chat_template;
+  // Multiple-choice questions, as `quern evaluate` takes them, answered before and after training
+  // from train.init_from. Where the first training file holds conversations they are asked as such.
+  std::vector<std::string> questions;
 
   bool operator==(const DataRecipe&) const = default;
 };
@@ -82,7 +88,8 @@ struct TrainRecipe {
   std::int64_t eval_max_tokens = 0;  // of each validation file; 0: all
   std::int64_t checkpoint_every = 500;
   // Which checkpoints stay: the newest, at least two; those of steps that are multiples of
-  // keep_every (0: none); the one whose step had the best validation.
+  // keep_every (0: none); the one whose step had the best figure of the
+  // first validation file.
   std::int64_t keep_checkpoints = 2;
   std::int64_t keep_every = 0;
   bool keep_best = false;
@@ -96,6 +103,10 @@ struct TrainRecipe {
   std::vector<std::string> sample_prompts;
   std::int64_t sample_tokens = 100;
   std::string init_from;  // a checkpoint whose weights the run starts from; empty: random
+  std::vector<std::string> init_adapters;  // folders of `quern export-adapter`, merged into these
+  // Above 0: so many evaluations (of eval_every) in a row without a better one of the first
+  // validation file end the run, which then is its best checkpoint.
+  std::int64_t patience = 0;
 
   bool operator==(const TrainRecipe&) const = default;
 };
@@ -150,6 +161,13 @@ struct FinetuneRecipe {
   std::int64_t lora_rank = 8;
   double lora_alpha = 16;
   std::vector<std::string> lora_targets;
+  // Distillation (Hinton et al., arXiv:1503.02531), with any method: a checkpoint of the same
+  // tokenizer, whose logits are learnt beside the text. The loss is
+  //   (1 - distill_alpha) * cross entropy + distill_alpha * T^2 * KL(theirs || ours)
+  // with both softmaxes at temperature T = distill_temperature, over the same tokens.
+  std::string distill_from;
+  double distill_alpha = 0.5;
+  double distill_temperature = 2.0;
 
   bool operator==(const FinetuneRecipe&) const = default;
 };

@@ -3,6 +3,7 @@
 #include <string>
 
 #include "quern/autograd/error.h"
+#include "quern/data/chat_template.h"
 #include "quern/layers/internal/check_range.h"
 #include "quern/recipes/recipe.h"
 
@@ -26,6 +27,12 @@ std::string element(const std::string& list, std::size_t i) {
   return list + "[" + to_string(i) + "]";
 }
 
+void check_chat_template(const std::string& name) {
+  if (name.empty() || find_chat_format(name) != nullptr) return;
+  refuse("data.chat_template", chat_format_names(), "'" + name + "'",
+         "left out, it is that of the training files");
+}
+
 void check_data(const Recipe& recipe) {
   const DataRecipe& d = recipe.data;
   if (d.train.empty()) throw ConfigError({.key = "data.train", .what = "names no token file"});
@@ -37,6 +44,16 @@ void check_data(const Recipe& recipe) {
   for (std::size_t i = 0; i < d.validation.size(); ++i) {
     if (!d.validation[i].empty()) continue;
     throw ConfigError({.key = element("data.validation", i), .what = "is empty"});
+  }
+  check_chat_template(d.chat_template);
+  for (std::size_t i = 0; i < d.questions.size(); ++i) {
+    if (!d.questions[i].empty()) continue;
+    throw ConfigError({.key = element("data.questions", i), .what = "is empty"});
+  }
+  if (!d.questions.empty() && d.tokenizer.empty()) {
+    throw ConfigError({.key = "data.questions",
+                       .what = "questions need data.tokenizer",
+                       .hint = "name the tokenizer.json"});
   }
   const std::int64_t longest = recipe.model.max_position_embeddings;
   if (d.sequence_length < 2 || d.sequence_length > longest) {
@@ -134,6 +151,21 @@ void check_train(const Recipe& recipe) {
   if (t.on_save_error != "halt" && t.on_save_error != "warn") {
     refuse("train.on_save_error", "halt or warn", "'" + t.on_save_error + "'");
   }
+  check_range("train.patience", t.patience, 0, kMaxSteps);
+  if (t.patience > 0 && (t.eval_every == 0 || recipe.data.validation.empty())) {
+    throw ConfigError({.key = "train.patience",
+                       .what = "there are no evaluations to wait for",
+                       .hint = "give train.eval_every and data.validation"});
+  }
+  for (std::size_t i = 0; i < t.init_adapters.size(); ++i) {
+    if (!t.init_adapters[i].empty()) continue;
+    throw ConfigError({.key = element("train.init_adapters", i), .what = "is empty"});
+  }
+  if (!t.init_adapters.empty() && t.init_from.empty()) {
+    throw ConfigError({.key = "train.init_adapters",
+                       .what = "adapters of no model",
+                       .hint = "name the model with train.init_from"});
+  }
   check_range("train.sample_every", t.sample_every, 0, kMaxSteps);
   check_range("train.sample_tokens", t.sample_tokens, 1, 1'000'000);
   if (t.sample_every > 0 && recipe.data.tokenizer.empty()) {
@@ -171,6 +203,8 @@ void check_finetune(const Recipe& recipe) {
   check_range("finetune.threshold", f.threshold, 1e-6, 1.0);
   check_word("finetune.average", f.average, {"sample", "token"});
   check_range("finetune.score_tokens", f.score_tokens, 1, kMaxTokens);
+  check_range("finetune.distill_alpha", f.distill_alpha, 0.0, 1.0);
+  check_range("finetune.distill_temperature", f.distill_temperature, 0.01, 100.0);
   check_range("finetune.lora_rank", f.lora_rank, 1, 1 << 16);
   check_range("finetune.lora_alpha", f.lora_alpha, 1e-6, 1e6);
   for (std::size_t i = 0; i < f.lora_targets.size(); ++i) {

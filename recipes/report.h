@@ -3,6 +3,7 @@
 // panel has an id, by which tests find it.
 #pragma once
 
+#include <array>
 #include <filesystem>
 #include <optional>
 #include <string>
@@ -24,10 +25,11 @@ struct ReportInput {
   struct Difference {
     std::string field, usual, here;  // empty: not set
   };
-  std::vector<Difference> differences;             // of the recipe, from the defaults
-  Rows model;                                      // parameters by kind, FLOPs per token, ...
-  Rows environment;                                // processor, threads, kernels, versions, ...
-  std::optional<CompressorBaselines> compressors;  // of the validation text
+  std::vector<Difference> differences;  // of the recipe, from the defaults
+  Rows model;                           // parameters by kind, FLOPs per token, ...
+  Rows environment;                     // processor, threads, kernels, versions, ...
+  std::vector<std::array<std::string, 3>> before_after;  // what, and its two values
+  std::optional<CompressorBaselines> compressors;        // of the validation text
   std::string reproduce_command;
   std::string sample_command;
   std::string resume_command;

@@ -84,6 +84,22 @@ std::string bits_table(const ReportInput& input) {
   return html + "</section>\n";
 }
 
+// ---- before and after ----
+
+std::string before_after_table(const ReportInput& input) {
+  if (input.before_after.empty()) return "";
+  std::string html =
+      "<section class=\"card\" id=\"before-after\"><h2>Before and after</h2>\n"
+      "<table class=\"numbers\"><thead><tr><th>what</th><th>before</th><th>after</th></tr></thead>"
+      "<tbody>\n";
+  for (size_t i = 0; i < std::min(input.before_after.size(), kMaxRows); ++i) {
+    const auto& [what, before, after] = input.before_after[i];
+    html += "<tr><th scope=\"row\">" + cell_text(what) + "</th><td>" + cell_text(before) +
+            "</td><td>" + cell_text(after) + "</td></tr>\n";
+  }
+  return html + "</tbody></table>\n</section>\n";
+}
+
 // ---- evaluations by step ----
 
 // At most `count` of n places, evenly spread, the first and last among them.
@@ -191,7 +207,7 @@ std::string sample_group(const std::vector<SampleMetrics>& samples, std::size_t 
 std::string report_tables(const ReportInput& input) {
   const std::string pair = rows_table("model", "Model", input.model) +
                            rows_table("environment", "Environment", input.environment);
-  return bits_table(input) + evaluation_history(input.history.evals) +
+  return before_after_table(input) + bits_table(input) + evaluation_history(input.history.evals) +
          (pair.empty() ? "" : "<section class=\"pair\">\n" + pair + "</section>\n") +
          router_table(input.history.steps) + event_table(input.history.events);
 }

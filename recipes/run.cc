@@ -15,6 +15,7 @@
 #include "quern/data/prefetch.h"
 #include "quern/distributed/rank_watch.h"
 #include "quern/recipes/bad_steps.h"
+#include "quern/recipes/before_after.h"
 #include "quern/recipes/collapse_alarm.h"
 #include "quern/recipes/describe.h"
 #include "quern/recipes/environment.h"
@@ -39,6 +40,9 @@ namespace quern {
 namespace {
 
 namespace fs = std::filesystem;
+
+constexpr char kBefore[] = "before.json";
+constexpr i64 kMaxBefore = 64 << 20;
 
 double seconds_now() {
   return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
@@ -87,8 +91,13 @@ class Run {
   void look_for_stragglers(const StepReport& report);
   void refused(const StepReport& report, const Batch& batch);
   void roll_back(const BadStep& bad);
+  std::optional<i64> best_if_patience_ends(i64 done);
+  void go_back_to(i64 step);
   [[noreturn]] void halt(const StepReport& report, const fs::path& kept);
   void do_evaluate(i64 max_tokens);
+  void look_before();
+  std::string standing();
+  void compare();
   void write_samples();
   void save(bool must);
   void finish_save(bool must);
@@ -209,7 +218,9 @@ void Run::restore(const VerifiedCheckpoint& checkpoint) {
 // What the pieces of the run before this one have done.
 void Run::remember(const RunHistory& history) {
   if (!history.steps.empty()) elapsed_before_ = history.steps.back().elapsed_s;
-  for (const EvalMetrics& e : history.evals) evaluated_[e.step] = e.bits_per_byte;
+  for (const EvalMetrics& e : history.evals) {
+    if (!data_.validation.empty()) evaluated_[e.step] = figure_of_merit(e, *data_.validation[0]);
+  }
   for (const SampleMetrics& s : history.samples) sampled_.insert({s.step, s.prompt});
 }
 
@@ -224,7 +235,7 @@ ExitCode Run::go() {
   if (may_roll_back(recipe_.guard) && trainer_.progress().step == 0) save(false);
   try {
     // What the run is to improve on, in full as at its end.
-    if (!recipe_.train.init_from.empty() && trainer_.progress().step == 0) do_evaluate(0);
+    if (!recipe_.train.init_from.empty() && trainer_.progress().step == 0) look_before();
     take_steps();
     return finish();
   } catch (const StopRequested&) {
@@ -250,8 +261,42 @@ void Run::take_steps() {
     log_step(step, seconds_now() - begin, data_seconds);
     look_for_stragglers(step);
     if (is_ready(saving_.done)) finish_save(false);
-    if (trainer_.progress().step < steps) after_step(trainer_.progress().step);
+    const i64 done = trainer_.progress().step;
+    if (done < steps) after_step(done);
+    if (const auto best = best_if_patience_ends(done)) return go_back_to(*best);
   }
+}
+
+// Evaluations in turn, up to `done`, are what is waited for; the best of them is always saved.
+std::optional<i64> Run::best_if_patience_ends(i64 done) {
+  const TrainRecipe& t = recipe_.train;
+  if (t.patience == 0 || done == t.steps || !every(t.eval_every, done)) return std::nullopt;
+  i64 best = t.eval_every;
+  for (i64 step = best; step <= done; step += t.eval_every) {
+    if (evaluated_.contains(step) && evaluated_.at(step) < evaluated_.at(best)) best = step;
+  }
+  if (best == done) save(false);
+  return done - best >= t.patience * t.eval_every ? std::optional(best) : std::nullopt;
+}
+
+// The weights become those of an earlier step, and the run looks as if it had ended there.
+void Run::go_back_to(i64 step) {
+  const std::string why = "stopped early: after " + std::to_string(trainer_.progress().step) +
+                          " steps, step " + std::to_string(step) + " is still the best";
+  finish_save(false);
+  ranks_.barrier();
+  trainer_.restore(checkpoint_path(folder_, step));
+  ranks_.barrier();
+  for (const fs::path& later : list_checkpoints(folder_)) {
+    if (leads_ && step_of(later) > step) fs::remove_all(later);
+  }
+  saved_step_ = taken_step_ = step;
+  std::erase_if(evaluated_, [&](const auto& e) {
+    return e.first > step || (e.first == step && recipe_.train.eval_max_tokens > 0);
+  });
+  std::erase_if(sampled_, [&](const auto& s) { return s.first > step; });
+  if (log_) log_->roll_back(step, why);
+  line_.note(why);
 }
 
 void Run::after_step(i64 done) {
@@ -358,9 +403,35 @@ void Run::do_evaluate(i64 max_tokens) {
   EvalMetrics m;
   timed("evaluation", [&] { m = evaluate(trainer_.model(), data_.validation, options); });
   m.step = step;
-  evaluated_[step] = m.bits_per_byte;
+  evaluated_[step] = figure_of_merit(m, *data_.validation[0]);
   log(m);
   line_.eval(m);
+}
+
+// What the run is to improve on, in full as at its end.
+void Run::look_before() {
+  do_evaluate(0);
+  write_samples();
+  const std::string before = standing();
+  if (leads_) write_file_atomically(folder_ / kBefore, before);
+}
+
+std::string Run::standing() {
+  std::string text;
+  timed("evaluation", [&] {
+    text = standing_of(trainer_.model(), recipe_, data_, folder_, [this] { stop_here(); });
+  });
+  return text;
+}
+
+void Run::compare() {
+  if (!fs::exists(folder_ / kBefore)) return;
+  const std::string after = standing();
+  if (!leads_) return;
+  RunCost cost{0, count_parameters(recipe_.model).total, elapsed_before_ + seconds_now() - start_,
+               peak_resident_bytes()};
+  for (const Parameter* p : trainer_.trained()) cost.trained_parameters += p->value.numel();
+  write_before_after(folder_, read_file(folder_ / kBefore, kMaxBefore), after, recipe_, cost);
 }
 
 void Run::write_samples() {
@@ -371,10 +442,12 @@ void Run::write_samples() {
     GenerateOptions options;
     options.tokens = recipe_.train.sample_tokens;
     options.seed = std::uint64_t(recipe_.train.seed);
+    options.chat_template = recipe_.data.chat_template;
+    const bool chat = data_.sampler->sources()[0].file->has_mask();
     std::string text;
     timed("sampling", [&] {
-      text = generate(trainer_.model(), *data_.tokenizer, prompt, options,
-                      [this](const std::string&) { stop_here(); });
+      text = (chat ? answer : generate)(trainer_.model(), *data_.tokenizer, prompt, options,
+                                        [this](const std::string&) { stop_here(); });
     });
     log(SampleMetrics{step, prompt, text});
   }
@@ -440,7 +513,7 @@ void Run::note_failure(i64 step, const std::string& what) {
 
 void Run::prune() {
   retention_.best.reset();
-  if (recipe_.train.keep_best) {
+  if (recipe_.train.keep_best || recipe_.train.patience > 0) {
     for (const fs::path& checkpoint : list_checkpoints(folder_)) {
       const auto here = evaluated_.find(step_of(checkpoint));
       if (here == evaluated_.end()) continue;
@@ -470,6 +543,7 @@ ExitCode Run::finish() {
   save(true);
   do_evaluate(0);
   write_samples();
+  compare();
   report(true);
   if (!leads_) return ExitCode::kDone;
   write_file_atomically(folder_ / "finished", "");
@@ -484,6 +558,7 @@ ExitCode Run::finish() {
 // Everything about the recipe that the start of a run decides. Throws StopRequested.
 void settle(Recipe& recipe, const RunInputs& data, const fs::path& run, const Communicator& ranks) {
   recipe.train.dtype = resolved_dtype(recipe.train);
+  settle_chat_template(recipe, *data.sampler);
   settle_finetuning(recipe, *data.sampler->sources()[0].file, run);
   if (recipe.train.lanes == 1) recipe.train.lanes = ranks.size();
   if (recipe.train.steps == 0) choose_steps(recipe, data.sampler, ranks.size());

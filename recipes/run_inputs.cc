@@ -47,7 +47,38 @@ RunInputs open_inputs(const Recipe& recipe) {
                        .hint = "`quern prepare` wrote theirs beside them"});
     }
   }
+  for (const std::string& path : recipe.data.questions) {
+    data.questions.emplace_back(path, read_questions(path));
+  }
   return data;
+}
+
+void settle_chat_template(Recipe& recipe, const Sampler& sampler) {
+  std::string& name = recipe.data.chat_template;
+  for (const SamplerSource& source : sampler.sources()) {
+    if (!source.file->has_mask()) continue;
+    if (name.empty()) name = source.file->chat_template();
+    if (name == source.file->chat_template()) continue;
+    throw ConfigError({.file = source.file->path().string(),
+                       .key = "data.chat_template",
+                       .what = "conversations by another template",
+                       .expected = name,
+                       .actual = source.file->chat_template(),
+                       .hint = "quern prepare --chat-template " + name});
+  }
+}
+
+// Domains come file by file, in the order of their sources; those without text are left out.
+double figure_of_merit(const EvalMetrics& m, const TokenFile& first) {
+  double bits = 0, bytes = 0;
+  std::size_t next = 0;
+  for (const auto& source : first.sources()) {
+    if (next == m.domains.size()) break;
+    if (m.domains[next].name != source.name) continue;
+    bits += m.domains[next].bits_per_byte * double(m.domains[next].bytes);
+    bytes += double(m.domains[next++].bytes);
+  }
+  return bytes > 0 ? bits / bytes : m.bits_per_byte;
 }
 
 void make_paths_absolute(Recipe& recipe) {
@@ -58,7 +89,10 @@ void make_paths_absolute(Recipe& recipe) {
   for (std::string& path : recipe.data.validation) fix(path);
   fix(recipe.data.tokenizer);
   fix(recipe.train.init_from);
+  for (std::string& path : recipe.data.questions) fix(path);
+  for (std::string& path : recipe.train.init_adapters) fix(path);
   fix(recipe.finetune.experts_file);
+  fix(recipe.finetune.distill_from);
 }
 
 void write_corpus_hashes(const fs::path& run, const Recipe& recipe) {

@@ -7,6 +7,7 @@
 #include <utility>
 
 #include "quern/autograd/error.h"
+#include "quern/recipes/before_after.h"
 #include "quern/recipes/describe.h"
 #include "quern/recipes/recipe.h"
 #include "quern/recipes/recipe_differences.h"
@@ -60,6 +61,7 @@ ReportInput report_input_of(const fs::path& run, bool finished) {
   for (const FieldDifference& d : differences({Recipe{}, recipe})) {
     input.differences.push_back({d.path, d.values[0], d.values[1]});
   }
+  input.before_after = before_after_rows(run);
   input.model = rows_of(describe_model(recipe.model, recipe.data.sequence_length));
   if (!input.history.environments.empty()) {
     input.environment = input.history.environments.back().rows;

@@ -10,6 +10,7 @@
 #include "quern/autograd/ops/loss.h"
 #include "quern/distributed/grad_sync.h"
 #include "quern/optim/grad_clip.h"
+#include "quern/recipes/apply_adapter.h"
 #include "quern/recipes/finetune.h"
 #include "quern/recipes/internal/global_order.h"
 #include "quern/recipes/internal/step_parts.h"
@@ -121,13 +122,17 @@ Trainer::Trainer(const Recipe& recipe, std::shared_ptr<const Sampler> sampler, S
       lanes_(with_gradients_, lanes_of_a_rank(recipe.train.lanes, groups.world)),
       guard_(recipe.guard),
       hooks_(std::move(hooks)) {
-  if (!groups.ep.alone() && (recipe.finetune.method != "full" || !recipe.finetune.frozen.empty())) {
+  if (!groups.ep.alone() && (recipe.finetune.method != "full" || !recipe.finetune.frozen.empty() ||
+                             !recipe.train.init_adapters.empty())) {
     throw ConfigError({.key = "distributed.ep_size",
                        .what = "experts spread over ranks are trained all or not at all",
                        .expected = "1 where a part of the model is trained",
                        .actual = std::to_string(recipe.distributed.ep_size)});
   }
   model_.initialise(std::uint64_t(recipe.train.seed));
+  if (!recipe.finetune.distill_from.empty()) {
+    teacher_.emplace(recipe, model_.dtype, sampler_->sources()[0].file->tokenizer_sha256());
+  }
 }
 
 // Routed experts over the ranks that have the same ones, all else over all.
@@ -149,8 +154,8 @@ double Trainer::norm_over_ranks() const {
   return std::sqrt(std::accumulate(sums.begin(), sums.end(), 0.0));
 }
 
-void load_initial_weights(const ModelFile& weights, const std::string& tokenizer_sha256,
-                          Model& model) {
+void load_initial_weights(const ModelFile& weights, std::span<const std::string> adapters,
+                          const std::string& tokenizer_sha256, Model& model) {
   if (read_checkpoint_info(weights).context.tokenizer_sha256 != tokenizer_sha256) {
     throw ConfigError({.file = weights.path.string(),
                        .what = "weights of another tokenizer than the token files'",
@@ -163,10 +168,12 @@ void load_initial_weights(const ModelFile& weights, const std::string& tokenizer
     facts.hint = "`quern inspect` shows the model of this checkpoint";
     throw ConfigError(facts);
   }
+  apply_adapters(adapters, tokenizer_sha256, model);
 }
 
 void Trainer::start_from(const ModelFile& weights) {
-  load_initial_weights(weights, sampler_->sources()[0].file->tokenizer_sha256(), model_);
+  load_initial_weights(weights, recipe_.train.init_adapters,
+                       sampler_->sources()[0].file->tokenizer_sha256(), model_);
 }
 
 void Trainer::restore(const std::filesystem::path& checkpoint) {
@@ -279,16 +286,19 @@ MicroBatchReport Trainer::run_micro_batch(const Batch& batch, i64 first, i64 cou
   step.first_sample = next_sample_ + first;
   const ModelOutput out = model_.forward(tape, batch.tokens.rows(first, first + count), first_key,
                                          {.recompute = recipe_.train.recompute, .step = &step});
-  const Var nll = ops::linear_cross_entropy(tape, out.hidden, tape.parameter(model_.head()),
-                                            labels.reshape({labels.numel()}),
-                                            1.0 / double(std::max<i64>(counted, 1)))
-                      .loss;
+  const Var head = tape.parameter(model_.head());
+  const Tensor flat = labels.reshape({labels.numel()});
+  const double weight = 1.0 / double(std::max<i64>(counted, 1));
+  const Var nll = ops::linear_cross_entropy(tape, out.hidden, head, flat, weight).loss;
+  const Var learnt =
+      teacher_ ? teacher_->loss(tape, nll, out, head, batch.tokens.rows(first, first + count),
+                                first_key, flat, weight)
+               : nll;
   const double share = double(count) / double(batch.tokens.dim(0));
-  Var loss = ops::add(tape, nll, ops::scale(tape, out.aux_loss, share));
+  Var loss = ops::add(tape, learnt, ops::scale(tape, out.aux_loss, share));
   MicroBatchReport part{nll.item(), 0, out.aux_loss.item(), share, {}, {}};
   if (!out.nextn.empty()) {
-    const Var further = nextn_loss(tape, out.nextn, tape.parameter(model_.head()), labels,
-                                   first_key, 1.0 / double(std::max<i64>(counted, 1)));
+    const Var further = nextn_loss(tape, out.nextn, head, labels, first_key, weight);
     loss = ops::add(tape, loss, ops::scale(tape, further, recipe_.model.nextn_loss_weight));
     part.nextn_loss = further.item();
   }

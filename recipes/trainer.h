@@ -17,6 +17,7 @@
 #include "quern/optim/lanes.h"
 #include "quern/optim/lr_schedule.h"
 #include "quern/recipes/checkpoint.h"
+#include "quern/recipes/distillation.h"
 #include "quern/recipes/fault_finder.h"
 #include "quern/recipes/guard.h"
 #include "quern/recipes/recipe.h"
@@ -126,14 +127,15 @@ class Trainer {
   LaneTree lanes_;
   NumericalGuard guard_;
   StepHooks hooks_;
+  std::optional<const Teacher> teacher_;
   Progress progress_;    // after the last good step
   i64 next_sample_ = 0;  // of the batch to come: progress_.next_sample, or later after skips
 };
 
-// The weights of another run. Throws ConfigError when they belong to another tokenizer or do not
-// fit the model.
-void load_initial_weights(const ModelFile& weights, const std::string& tokenizer_sha256,
-                          Model& model);
+// The weights of another run, with adapters. Throws ConfigError when they belong to another
+// tokenizer or do not fit the model.
+void load_initial_weights(const ModelFile& weights, std::span<const std::string> adapters,
+                          const std::string& tokenizer_sha256, Model& model);
 
 // The token files of a recipe as a sampler; throws DataError where they do not fit the recipe.
 std::shared_ptr<const Sampler> make_sampler(const Recipe& recipe);

@@ -4,8 +4,8 @@
 #include <algorithm>
 
 #include "quern/autograd/kernels/gemm.h"
-#include "quern/autograd/kernels/parallel.h"
 #include "quern/autograd/kernels/rowwise.h"
+#include "quern/autograd/ops/internal/accumulate.h"
 #include "quern/autograd/ops/internal/operand.h"
 
 namespace quern::ops {
@@ -22,19 +22,6 @@ void check_labels(const Tensor& labels, i64 vocab) {
                        .actual = std::to_string(label)});
     }
   }
-}
-
-// gradient += or = factor * stored
-void add_scaled(const Tensor& stored, double factor, const GradTarget& target) {
-  for_float_type(stored, [&]<class T>() {
-    const T* from = stored.data<T>();
-    T* to = target.data<T>();
-    parallel_chunks(stored.numel(), i64{1} << 15, [&](i64 begin, i64 end) {
-      for (i64 i = begin; i < end; ++i) {
-        to[i] = (target.accumulate ? to[i] : T(0)) + T(factor) * from[i];
-      }
-    });
-  });
 }
 
 }  // namespace

@@ -139,10 +139,11 @@ class Writer {
 
 }  // namespace
 
-EncodedCorpus encode_corpus(const Corpus& corpus, const Tokenizer& tokenizer, i64 max_row_tokens) {
+EncodedCorpus encode_corpus(const Corpus& corpus, const Tokenizer& tokenizer, i64 max_row_tokens,
+                            const std::string& format) {
   const bool chat = !corpus.documents.empty() && !corpus.documents[0].turns.empty();
   std::optional<ChatTemplate> chat_template;
-  if (chat) chat_template.emplace(tokenizer, "tokenizer");
+  if (chat) chat_template.emplace(tokenizer, "tokenizer", format);
   std::vector<EncodedChat> encoded =
       encode_all(tokenizer, chat ? &*chat_template : nullptr, corpus.documents);
   Writer writer(corpus, tokenizer);
@@ -161,7 +162,9 @@ EncodedCorpus encode_corpus(const Corpus& corpus, const Tokenizer& tokenizer, i6
     writer.add(document, encoded[i],
                trained_bytes(encoded[i], tokenizer, chat_template->end_of_turn()));
   }
-  return writer.finish();
+  EncodedCorpus out = writer.finish();
+  if (chat) out.data.chat_template = format;
+  return out;
 }
 
 }  // namespace quern::internal

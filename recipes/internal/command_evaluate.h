@@ -12,7 +12,7 @@ namespace quern {
 
 struct EvaluateCommand {
   std::string model, tokenizer;
-  std::vector<std::string> files;
+  std::vector<std::string> files, adapters;
   EvaluateOptions options{.sequence_length = 0, .before_batch = {}};
   i64 threads = 0;
   bool json = false, chat = false;

@@ -4,6 +4,7 @@
 
 #include <filesystem>
 #include <string>
+#include <vector>
 
 #include "quern/data/tokenizer.h"
 #include "quern/recipes/checkpoint.h"
@@ -13,7 +14,9 @@ namespace quern {
 
 // find_model_file(), and warnings of newer checkpoints that were not whole.
 ModelFile open_model(const std::string& path);
-Model load_model(const ModelFile& file, const ModelConfig& config, DType dtype = DType::f32);
+// With adapters merged into it, as apply_adapters() does.
+Model load_model(const ModelFile& file, const CheckpointInfo& info, DType dtype = DType::f32,
+                 const std::vector<std::string>& adapters = {});
 // The recipe of the run; `path` names it in errors.
 Recipe recipe_of(const CheckpointInfo& info, const std::string& path);
 // That of `path`, or where it is empty the one in the run's folder, whichever of its parts `model`

@@ -89,6 +89,8 @@ void for_each_field(T& c, auto&& f) {
   f("tokenizer", c.tokenizer);
   f("sequence_length", c.sequence_length);
   f("mask_across_documents", c.mask_across_documents);
+  f("chat_template", c.chat_template);
+  f("questions", c.questions);
 }
 
 template <Is<OptimRecipe> T>
@@ -136,6 +138,8 @@ void for_each_field(T& c, auto&& f) {
   f("sample_prompts", c.sample_prompts);
   f("sample_tokens", c.sample_tokens);
   f("init_from", c.init_from);
+  f("init_adapters", c.init_adapters);
+  f("patience", c.patience);
 }
 
 template <Is<GuardRecipe> T>
@@ -161,6 +165,9 @@ void for_each_field(T& c, auto&& f) {
   f("lora_rank", c.lora_rank);
   f("lora_alpha", c.lora_alpha);
   f("lora_targets", c.lora_targets);
+  f("distill_from", c.distill_from);
+  f("distill_alpha", c.distill_alpha);
+  f("distill_temperature", c.distill_temperature);
 }
 
 template <Is<DistributedRecipe> T>

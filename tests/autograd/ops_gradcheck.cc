@@ -18,6 +18,7 @@
 #include "quern/autograd/gradcheck.h"
 #include "quern/autograd/ops/attention.h"
 #include "quern/autograd/ops/balance_loss.h"
+#include "quern/autograd/ops/distillation.h"
 #include "quern/autograd/ops/elementwise.h"
 #include "quern/autograd/ops/expert_ffn.h"
 #include "quern/autograd/ops/layout.h"
@@ -136,6 +137,14 @@ QUERN_GRADCHECK(router_z_loss, ({{5, 4}}),
 QUERN_GRADCHECK(linear_cross_entropy, ({{5, 3}, {7, 3}}), [](Tape& t, Inputs& in) {
   return ops::linear_cross_entropy(t, in[0], in[1], ids({5}, {6, 0, -100, 3, 3}), 0.25).loss;
 })
+Var distilled(Tape& t, const Inputs& in) {
+  const ops::TeacherOutput teacher{random_tensor({5, 2}, DType::f64, 11),
+                                   random_tensor({7, 2}, DType::f64, 12)};
+  const Tensor labels = ids({5}, {6, 0, -100, 3, 3});
+  return ops::linear_distillation(t, in[0], in[1], teacher, labels, 1.7, 0.25);
+}
+QUERN_GRADCHECK(linear_distillation, ({{5, 3}, {7, 3}}),
+                [](Tape& t, Inputs& in) { return distilled(t, in); })
 QUERN_GRADCHECK(recompute, ({{3, 4}, {2, 4}}), [](Tape& t, Inputs& in) {
   const auto outputs = recompute(t, {in[0], in[1]}, [](Tape& inner, std::span<const Var> x, bool) {
     const Var y = ops::linear(inner, x[0], x[1]);

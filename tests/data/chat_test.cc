@@ -141,6 +141,45 @@ TEST(ChatTemplate, SpellsTheMarksThatTheTokenizerHasNot) {
   EXPECT_THROW(ChatTemplate(Tokenizer(byte_tokenizer_parts()), "t"), DataError);
 }
 
+// As the models of these names were trained (their published Jinja templates, rendered by hand).
+TEST(ChatTemplate, KnowsTheFormatsOfOthers) {
+  const Tokenizer tokenizer = chat_tokenizer(true);
+  Encoder encoder(tokenizer);
+  std::vector<ChatTurn> turns(kTurns.begin(), kTurns.begin() + 2);
+  turns.insert(turns.begin(), {ChatRole::system, "s"});
+  const auto written = [&](const char* name) {
+    return with_mask(tokenizer, ChatTemplate(tokenizer, "t", name).encode(turns, encoder));
+  };
+  EXPECT_EQ(written("chatml"),
+            "<|bos|><|im_start|>system\ns<|eos|>\n<|im_start|>user\nq<|end|><|eos|>\n"
+            "<|im_start|>assistant\n[ab<|eos|>]\n");
+  EXPECT_EQ(written("llama3"),
+            "<|bos|><|start_header_id|>system<|end_header_id|>\n\ns<|eos|>"
+            "<|start_header_id|>user<|end_header_id|>\n\nq<|end|><|eos|>"
+            "<|start_header_id|>assistant<|end_header_id|>\n\n[ab<|eos|>]");
+  EXPECT_EQ(written("deepseek"), "<|bos|>s\n\nUser: q<|end|>\n\nAssistant: [ab<|eos|>]");
+  EXPECT_EQ(written("alpaca"),
+            "<|bos|>s\n\n### Instruction:\nq<|end|>\n\n### Response:\n[ab<|eos|>]");
+  EXPECT_EQ(written(""), written("quern"));
+  EXPECT_THROW(ChatTemplate(tokenizer, "t", "jinja"), DataError);
+  const ChatTemplate alpaca(tokenizer, "t", "alpaca");
+  EXPECT_EQ(tokenizer.decode(alpaca.encode_prompt(std::span(turns).subspan(1, 1), encoder)),
+            "<|bos|>### Instruction:\nq<|end|>\n\n### Response:\n");
+}
+
+TEST(Chat, TokenFilesKeepTheirTemplate) {
+  const TempDir dir;
+  PrepareOptions options{
+      .train = {dir.file("a.jsonl", "{\"prompt\": \"one\", \"completion\": \"first\"}\n")},
+      .vocab_size = 259,
+      .out = dir / "out"};
+  prepare(options);
+  EXPECT_EQ(TokenFile(dir / "out/train.h5").chat_template(), "quern");
+  options.chat_template = "alpaca";
+  prepare(options);
+  EXPECT_EQ(TokenFile(dir / "out/train.h5").chat_template(), "alpaca");
+}
+
 const std::string kRows =
     R"({"prompt": "one", "completion": "first"}
 {"prompt": "two", "completion": ""}

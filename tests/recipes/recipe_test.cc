@@ -48,6 +48,7 @@ data {
   train { path: "b \"\303\251\".h5" weight: 0.25 }
   validation: "v.h5" validation: "w.h5"
   tokenizer: "t.json" sequence_length: 1024 mask_across_documents: true
+  chat_template: "chatml" questions: "q.jsonl"
 }
 optim {
   lr: 0.002 min_lr_ratio: 0.01 warmup_steps: 7 schedule: "multistep" decay_fraction: 0.3
@@ -61,7 +62,8 @@ train {
   recompute: true dtype: "bf16" log_every: 11 eval_every: 22 eval_max_tokens: 33
   checkpoint_every: 44 keep_checkpoints: 55 keep_every: 88 keep_best: true
   on_save_error: "warn" background_save: true sample_every: 66 sample_prompts: "one"
-  sample_prompts: "two\nlines" sample_tokens: 77 init_from: "ckpt"
+  sample_prompts: "two\nlines" sample_tokens: 77 init_from: "ckpt" init_adapters: "a1"
+  init_adapters: "a2" patience: 9
 }
 guard {
   on_bad_step: "halt" max_consecutive_skips: 3 on_spike: "rollback" spike_zscore: 6
@@ -71,6 +73,7 @@ finetune {
   method: "experts" frozen: "*.norm.*" frozen: "b" balance_losses: true experts_file: "e.json"
   score: "gate" threshold: 0.1 average: "token" score_tokens: 1000
   lora_rank: 4 lora_alpha: 32 lora_targets: "q_proj" lora_targets: "*.experts.*"
+  distill_from: "big" distill_alpha: 0.75 distill_temperature: 3
 }
 distributed { ep_size: 2 shard_optimizer: true timeout_s: 7 on_straggler: "halt" }
 )";

@@ -7,5 +7,7 @@
 namespace quern::ops {
 
 void accumulate(const Tensor& gradient, const GradTarget& target);
+// The same of factor * stored.
+void add_scaled(const Tensor& stored, double factor, const GradTarget& target);
 
 }  // namespace quern::ops
