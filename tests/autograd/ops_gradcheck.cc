@@ -28,6 +28,7 @@
 #include "quern/autograd/ops/rope.h"
 #include "quern/autograd/ops/routing.h"
 #include "quern/autograd/ops/rows.h"
+#include "quern/distributed/spread_experts.h"
 #include "tests/support/random_tensor.h"
 
 namespace quern {
@@ -111,6 +112,13 @@ QUERN_GRADCHECK(expert_ffn, ({{3, 5}, {3, 2}, {4, 8, 5}, {4, 5, 4}}), [](Tape& t
   const auto offsets = std::make_shared<std::vector<i64>>(std::vector<i64>{0, 2, 2, 3, 6});
   return ops::expert_ffn(t, in[0], in[1], in[2], in[3], offsets, kMap);
 })
+// Of one rank; tests/recipes/layouts_test.cc compares those of several with expert_ffn.
+QUERN_GRADCHECK(
+    spread_expert_ffn, ({{3, 5}, {3, 2}, {4, 8, 5}, {4, 5, 4}}), [](Tape& t, Inputs& in) {
+      const auto offsets = std::make_shared<std::vector<i64>>(std::vector<i64>{0, 2, 2, 3, 6});
+      const ExpertMatrices matrices[] = {{in[2], in[3]}};
+      return spread_expert_ffn(t, in[0], in[1], matrices, {offsets, kMap}, {});
+    })
 
 Var positive(Tape& t, const Var& x) { return ops::softmax(t, x); }
 
