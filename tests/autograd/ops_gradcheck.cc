@@ -115,9 +115,14 @@ QUERN_GRADCHECK(expert_ffn, ({{3, 5}, {3, 2}, {4, 8, 5}, {4, 5, 4}}), [](Tape& t
 // Of one rank; tests/recipes/layouts_test.cc compares those of several with expert_ffn.
 QUERN_GRADCHECK(
     spread_expert_ffn, ({{3, 5}, {3, 2}, {4, 8, 5}, {4, 5, 4}}), [](Tape& t, Inputs& in) {
+      ExpertMatrices matrices;
+      matrices.gate_up = in[2];
+      matrices.down = in[3];
       const auto offsets = std::make_shared<std::vector<i64>>(std::vector<i64>{0, 2, 2, 3, 6});
-      const ExpertMatrices matrices[] = {{in[2], in[3]}};
-      return spread_expert_ffn(t, in[0], in[1], matrices, {offsets, kMap}, {});
+      Dispatched sent;
+      sent.offsets = offsets;
+      sent.map = kMap;
+      return spread_expert_ffn(t, in[0], in[1], std::span(&matrices, 1), sent, {});
     })
 
 Var positive(Tape& t, const Var& x) { return ops::softmax(t, x); }
