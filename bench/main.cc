@@ -11,6 +11,7 @@
 #include <nlohmann/json.hpp>
 
 #include "bench/decode.h"
+#include "bench/layouts.h"
 #include "bench/presets.h"
 #include "bench/tokenizer.h"
 #include "bench/training.h"
@@ -18,6 +19,7 @@
 #include "quern/autograd/kernels/parallel.h"
 #include "quern/autograd/storage.h"
 #include "quern/data/atomic_file.h"
+#include "quern/distributed/runtime.h"
 #include "quern/recipes/probe.h"
 
 namespace quern::bench {
@@ -312,7 +314,50 @@ struct TokenizerCommand {
   }
 };
 
-int run(int argc, char** argv) {
+struct LayoutsCommand {
+  const Communicator& world;
+  std::string recipe;
+  std::vector<std::string> overrides;
+  std::vector<i64> held_out = {2, 6, 12};
+  int rounds = 5;
+  bool json = false;
+
+  void define_in(CLI::App& app) {
+    CLI::App* c = app.add_subcommand(
+        "layouts", "Steps on the ranks of mpirun against what the cost model says they take");
+    c->footer(
+        "Example:\n  mpirun -n 2 --bind-to core quern_bench layouts recipes/example.textproto");
+    c->add_option("recipe", recipe, "what to train; its token files must exist")->required();
+    c->add_option("--set", overrides, "override a field")->take_all()->allow_extra_args(false);
+    c->add_option("--micro-batches", held_out, "of each rank, for the steps that are predicted")
+        ->delimiter(',')
+        ->check(CLI::PositiveNumber)
+        ->capture_default_str();
+    c->add_option("--rounds", rounds, "times that each step is taken")
+        ->check(CLI::PositiveNumber)
+        ->capture_default_str();
+    c->add_flag("--json", json, "print a line of JSON for each step");
+    c->callback([this] { run(); });
+  }
+
+  void run() {
+    const Recipe r = load_recipe(recipe, overrides);
+    use_threads(r.train.threads);
+    for (const PredictedPoint& p : bench_layouts(r, world, held_out, rounds).points) {
+      if (world.rank() > 0) continue;
+      print({{"ranks", p.layout.ranks},
+             {"ep_size", p.layout.ep_size},
+             {"tokens_per_rank", p.tokens},
+             {"predicted_s", rounded(p.predicted, 5)},
+             {"of_it_compute_s", rounded(p.compute, 5)},
+             {"measured_s", rounded(p.measured, 5)},
+             {"error", rounded(p.error(), 4)}},
+            json);
+    }
+  }
+};
+
+int run(int argc, char** argv, const Communicator& world) {
   CLI::App app{
       "quern_bench: the speed and the memory of training, of generation and of the tokenizer"};
   app.require_subcommand(1);
@@ -321,10 +366,12 @@ int run(int argc, char** argv) {
   MemoryCommand memory;
   TokenizerCommand tokenizer;
   DecodeCommand decode;
+  LayoutsCommand layouts{world};
   step.define_in(app);
   memory.define_in(app, &code);
   tokenizer.define_in(app);
   decode.define_in(app);
+  layouts.define_in(app);
   try {
     app.parse(argc, argv);
   } catch (const CLI::ParseError& error) {
@@ -341,5 +388,8 @@ int run(int argc, char** argv) {
 
 int main(int argc, char** argv) {
   quern::restart_with_quiet_threads(argv);
-  return quern::bench::run(argc, argv);
+  const quern::Runtime runtime;
+  const int code = quern::bench::run(argc, argv, runtime.world());
+  if (code != 0 && !runtime.world().alone()) runtime.abort(code);  // others may wait for this one
+  return code;
 }

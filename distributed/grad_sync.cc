@@ -36,7 +36,10 @@ void sum_bucket(std::vector<Piece<T>>& pieces, std::vector<T>& bucket, const Com
 
 template <class T>
 void sum_of_type(std::span<Parameter* const> parameters, const Communicator& group) {
-  std::vector<T> bucket(static_cast<size_t>(kBucket));
+  i64 all = 0;
+  for (const Parameter* p : parameters)
+    all += p->grad.dtype() == dtype_of<T>() ? p->grad.numel() : 0;
+  std::vector<T> bucket(static_cast<size_t>(std::min(all, kBucket)));
   std::vector<Piece<T>> pieces;
   i64 used = 0;
   for (const Parameter* p : parameters) {

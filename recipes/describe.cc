@@ -11,10 +11,12 @@
 #include <nlohmann/json.hpp>
 
 #include "quern/autograd/error.h"
+#include "quern/distributed/runtime.h"
 #include "quern/layers/attention_shape.h"
 #include "quern/layers/internal/check_range.h"
 #include "quern/recipes/finetune.h"
 #include "quern/recipes/internal/units.h"
+#include "quern/recipes/rank_layout.h"
 #include "quern/recipes/trainer.h"
 
 namespace quern {
@@ -42,7 +44,8 @@ struct LayerBytes {
 };
 
 // operand: bytes of a number that products read, 4 or 2; what is not rounded has 4.
-LayerBytes layer_bytes(const ModelConfig& c, const FinetuneRecipe& f, i64 layer, i64 operand) {
+LayerBytes layer_bytes(const ModelConfig& c, const FinetuneRecipe& f, i64 layer, i64 operand,
+                       i64 ep_size) {
   const i64 d = c.hidden_size, width = c.moe_intermediate_size;
   const HeadShape s = head_shape(c);
   const bool mla = c.attention == "mla", rounded = operand < 4;
@@ -68,6 +71,12 @@ LayerBytes layer_bytes(const ModelConfig& c, const FinetuneRecipe& f, i64 layer,
     kept += outputs;
   } else {
     passing += outputs;  // computed again
+  }
+  if (ep_size > 1) {
+    // Tokens that have come, and on their way those that go and a row of each choice, twice.
+    const i64 copies = std::min(k, ep_size) * d * operand;
+    kept += copies;
+    passing += copies + 8 * k * d;
   }
   // Copies of tokens, all products, their updates, and the gradients of most of these.
   if (f.method == "lora") passing += k * (12 * d + 32 * width);
@@ -197,7 +206,7 @@ namespace {
 
 // The most that activations and gradients take at once. With one micro-batch in a lane, gradients
 // take memory as backward frees activations.
-i64 step_bytes(const Recipe& r, i64 trained, i64 operand) {
+i64 step_bytes(const Recipe& r, i64 trained, i64 operand, i64 ep_size) {
   const ParameterCount n = count_parameters(r.model);
   const i64 layers = r.model.num_hidden_layers + r.model.num_nextn_predict_layers;
   const i64 d = r.model.hidden_size;
@@ -211,13 +220,13 @@ i64 step_bytes(const Recipe& r, i64 trained, i64 operand) {
   const i64 chunk = std::min<i64>(tokens, 1024) * r.model.vocab_size;
   i64 kept = tokens * 8 * d;  // and of the layers below
   for (i64 i = 0; i < layers; ++i) {
-    const i64 own = layer_bytes(r.model, r.finetune, i, operand).kept;
+    const i64 own = layer_bytes(r.model, r.finetune, i, operand, ep_size).kept;
     kept += tokens * (r.train.recompute ? 4 * d : own);
   }
   i64 most = kept + chunk * (operand < 4 ? 6 : 4) + 4 * r.model.vocab_size * d + (early ? all : 0);
   i64 gradients = early ? all : of_head;
   for (i64 i = layers - 1; i >= 0; --i) {
-    const LayerBytes layer = layer_bytes(r.model, r.finetune, i, operand);
+    const LayerBytes layer = layer_bytes(r.model, r.finetune, i, operand, ep_size);
     if (!early) gradients += of_layer;
     const i64 again = r.train.recompute ? layer.kept : 0;
     most = std::max(most, kept + tokens * (layer.passing + again) + gradients);
@@ -228,24 +237,38 @@ i64 step_bytes(const Recipe& r, i64 trained, i64 operand) {
 
 }  // namespace
 
-MemoryEstimate estimate_memory(const Recipe& r, i64 trained) {
+MemoryEstimate estimate_memory(const Recipe& recipe, i64 trained) {
+  return estimate_memory(recipe, trained, {});
+}
+
+MemoryEstimate estimate_memory(const Recipe& r, i64 trained, const RankLayout& l) {
   const bool rounded = resolved_dtype(r.train) == "bf16";
-  const i64 operand = rounded ? 2 : 4, all = count_parameters(r.model).total;
+  const i64 operand = rounded ? 2 : 4;
+  const ParameterCount n = count_parameters(r.model);
+  const i64 elsewhere = n.routed_experts - n.routed_experts / l.ep_size;  // on other ranks
+  // Experts here have a gradient for each rank that sends them tokens: as many numbers in all.
   const i64 bytes = 4 * trained;
-  MemoryEstimate m{(rounded ? 6 : 4) * all, bytes, 2 * bytes, 0, 0};
-  m.lane_sums = bytes * std::bit_width(std::uint64_t(r.train.lanes - 1));
-  m.activations = step_bytes(r, trained, operand) - m.gradients;
+  MemoryEstimate m{(rounded ? 6 : 4) * (n.total - elsewhere), bytes, 0, 0, 0};
+  m.moments = 8 * (r.distributed.shard_optimizer ? trained / l.ranks : trained - elsewhere);
+  const i64 lanes = std::max<i64>(1, r.train.lanes / l.ranks);
+  m.lane_sums = bytes * std::bit_width(std::uint64_t(lanes - 1));
+  m.activations = step_bytes(r, trained, operand, l.ep_size) - m.gradients;
   return m;
 }
 
 namespace {
 
 // In floating point: with many lanes, 64 bits do not hold the largest models a recipe can ask for.
-double least_bytes(const Recipe& r) {
+double least_bytes(const Recipe& r, const RankLayout& l) {
   const double image = resolved_dtype(r.train) == "bf16" ? 0.5 : 0.0;
-  const double tensors = 3.0 + double(std::bit_width(std::uint64_t(r.train.lanes - 1)));
-  return 4.0 * (double(count_parameters(r.model).total) * (1 + image) +
-                double(least_trained(r)) * tensors);
+  const i64 lanes = std::max<i64>(1, r.train.lanes / l.ranks);
+  const ParameterCount n = count_parameters(r.model);
+  const double here = double(n.total) - double(n.routed_experts) * (1 - 1 / double(l.ep_size));
+  const double gradients = 1.0 + double(std::bit_width(std::uint64_t(lanes - 1)));
+  const double share = r.distributed.shard_optimizer ? 1 / double(l.ranks) : here / double(n.total);
+  const double of_rank =
+      4.0 * (here * (1 + image) + double(least_trained(r)) * (gradients + 2 * share));
+  return of_rank * double(std::min<i64>(l.ranks, ranks_on_this_machine()));
 }
 
 double machine_bytes() {
@@ -254,18 +277,22 @@ double machine_bytes() {
 
 }  // namespace
 
-bool fits_memory(const Recipe& recipe) {
-  return machine_bytes() <= 0 || least_bytes(recipe) <= machine_bytes();
+bool fits_memory(const Recipe& recipe) { return fits_memory(recipe, {}); }
+
+bool fits_memory(const Recipe& recipe, const RankLayout& layout) {
+  return machine_bytes() <= 0 || least_bytes(recipe, layout) <= machine_bytes();
 }
 
-void check_memory(const Recipe& recipe) {
-  if (fits_memory(recipe)) return;
+void check_memory(const Recipe& recipe) { check_memory(recipe, {}); }
+
+void check_memory(const Recipe& recipe, const RankLayout& layout) {
+  if (fits_memory(recipe, layout)) return;
   const auto text = [](double bytes) { return internal::short_text(bytes / 1e9) + " GB"; };
   throw ConfigError(
       {.key = "model",
        .what = "too large for this machine",
        .expected = "weights, gradients and moments of at most " + text(machine_bytes()),
-       .actual = text(least_bytes(recipe)),
+       .actual = text(least_bytes(recipe, layout)),
        .hint = "`quern train RECIPE --dry-run` shows what takes the memory"});
 }
 

@@ -21,11 +21,6 @@ using internal::fixed_text;
 
 std::string number_text(double x) { return fixed_text(x, x == std::floor(x) ? 0 : 1); }
 
-// The environment's number, 0 where it has none.
-int number_of(const Environment& environment, const std::string& name) {
-  return std::atoi(environment(name).c_str());
-}
-
 double load_average() {
   std::ifstream file("/proc/loadavg");
   double load = 0;
@@ -130,28 +125,6 @@ Diagnosis diagnose_memory(i64 total, i64 available, i64 limit) {
           "train.recompute: true needs less"};
 }
 
-Diagnosis diagnose_mpi(const Environment& environment) {
-  const int ranks = std::max(
-      {number_of(environment, "OMPI_COMM_WORLD_SIZE"), number_of(environment, "PMI_SIZE"),
-       environment("SLURM_STEP_ID").empty() ? 0 : number_of(environment, "SLURM_STEP_NUM_TASKS")});
-  const std::string job = environment("SLURM_JOB_ID");
-  std::string found = ranks > 0 ? std::to_string(ranks) + (ranks == 1 ? " rank" : " ranks")
-                                : "not started by mpirun or srun";
-  if (!job.empty()) found += ", Slurm job " + job;
-  const std::string binding = environment("SLURM_CPU_BIND");
-  if (!binding.empty()) found += ", SLURM_CPU_BIND=" + binding;
-  if (ranks > 1) {
-    return {"MPI", Status::warn, found,
-            "a run is one process: start it with one rank that has all cores (mpirun -n 1 "
-            "--bind-to none, srun -n 1 --cpus-per-task N)"};
-  }
-  const int cpus = number_of(environment, "SLURM_CPUS_PER_TASK");
-  if (!job.empty() && cpus <= 1) {
-    return {"MPI", Status::warn, found, "ask Slurm for cores: --cpus-per-task N"};
-  }
-  return {"MPI", Status::ok, found, ""};
-}
-
 std::vector<Diagnosis> examine(const std::filesystem::path& folder) {
   const Environment environment = [](const std::string& name) {
     const char* value = std::getenv(name.c_str());
@@ -165,8 +138,8 @@ std::vector<Diagnosis> examine(const std::filesystem::path& folder) {
     all.insert(all.end(), more.begin(), more.end());
   };
   add(diagnose_cores(cores, environment));
-  add({diagnose_memory(memory_total_bytes(), memory_available_bytes(), limits.memory_bytes),
-       diagnose_mpi(environment)});
+  add({diagnose_memory(memory_total_bytes(), memory_available_bytes(), limits.memory_bytes)});
+  add(diagnose_ranks(cores, environment));
   add(diagnose_disk(folder));
   add(diagnose_speed());
   return all;

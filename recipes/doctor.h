@@ -39,7 +39,12 @@ std::vector<Diagnosis> diagnose_processor(const std::vector<std::string>& flags,
                                           const Environment& environment);
 std::vector<Diagnosis> diagnose_cores(const CoreCount& cores, const Environment& environment);
 Diagnosis diagnose_memory(i64 total, i64 available, i64 limit);
-Diagnosis diagnose_mpi(const Environment& environment);
+std::vector<Diagnosis> diagnose_ranks(const CoreCount& cores, const Environment& environment);
+Diagnosis diagnose_mpi(const CoreCount& cores, const Environment& environment);
+// Bytes free in /dev/shm, negative where there is none, for so many ranks of this machine.
+Diagnosis diagnose_shared_memory(i64 free_bytes, int ranks);
+// Of reading another rank's memory: an errno, or 0.
+Diagnosis diagnose_single_copy(int error);
 std::vector<Diagnosis> diagnose_disk(const std::filesystem::path& folder);
 std::vector<Diagnosis> diagnose_speed();
 

@@ -5,15 +5,29 @@
 #include <cmath>
 #include <filesystem>
 
+#include "quern/distributed/check_ep_size.h"
 #include "quern/recipes/finetune.h"
 #include "quern/recipes/probe.h"
+#include "quern/recipes/rank_layout.h"
 #include "quern/recipes/trainer.h"
 
 namespace quern {
 namespace {
 
-void add_memory(Figures& figures, const MemoryEstimate& m) {
-  figures.push_back(bytes_figure("memory (estimate)", double(m.total())));
+// As it will be with so many ranks.
+Recipe shared_by(Recipe recipe, i64 ranks) {
+  if (ranks == 1 && recipe.distributed.ep_size == 1) return recipe;
+  check_ep_size(ranks, recipe.distributed.ep_size);
+  if (recipe.train.lanes == 1) recipe.train.lanes = ranks;
+  lanes_of_a_rank(recipe.train.lanes, ranks);
+  validate(recipe);
+  return recipe;
+}
+
+void add_memory(Figures& figures, const MemoryEstimate& m, i64 ranks) {
+  if (ranks > 1) figures.push_back(count_figure("ranks", double(ranks)));
+  figures.push_back(bytes_figure(ranks > 1 ? "memory of each (estimate)" : "memory (estimate)",
+                                 double(m.total())));
   figures.push_back(bytes_figure("  of parameters", double(m.parameters)));
   figures.push_back(
       bytes_figure("  of gradients and moments", double(m.gradients + m.moments + m.lane_sums)));
@@ -46,7 +60,9 @@ i64 trained_numbers(const Recipe& recipe) {
 
 }  // namespace
 
-Figures dry_run(const Recipe& recipe) {
+Figures dry_run(const Recipe& of_all, i64 ranks) {
+  const Recipe recipe = shared_by(of_all, ranks);
+  const RankLayout layout{ranks, recipe.distributed.ep_size};
   use_threads(recipe.train.threads);
   Figures figures = describe_model(recipe.model, recipe.data.sequence_length);
   const i64 trained = trained_numbers(recipe);
@@ -56,12 +72,15 @@ Figures dry_run(const Recipe& recipe) {
             ? text_figure("trained parameters", "unknown: experts are not selected yet")
             : count_figure("trained parameters", double(trained)));
   }
-  add_memory(figures, estimate_memory(recipe, trained));
+  add_memory(figures, estimate_memory(recipe, trained, layout), ranks);
   const auto missing =
       std::find_if(recipe.data.train.begin(), recipe.data.train.end(),
                    [](const TrainSource& s) { return !std::filesystem::exists(s.path); });
   if (missing != recipe.data.train.end()) {
     figures.push_back(text_figure("training time", "unknown: there is no " + missing->path));
+  } else if (ranks > 1) {
+    figures.push_back(
+        text_figure("training time", "see `quern doctor --network --ranks N --recipe RECIPE`"));
   } else if (!fits_memory(recipe)) {
     figures.push_back(text_figure("training time", "unknown: too large for this machine"));
   } else {

@@ -7,6 +7,8 @@
 namespace quern {
 
 // Parameters, FLOPs, memory, and the time per step from a short probe when the token files exist.
-Figures dry_run(const Recipe& recipe);
+// With several ranks the memory is that of each, and there is no probe. Throws ConfigError where
+// so many do not share the work evenly.
+Figures dry_run(const Recipe& recipe, i64 ranks = 1);
 
 }  // namespace quern

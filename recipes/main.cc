@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 // The `quern` program: its subcommands and what they print.
 #include <CLI/CLI.hpp>
+#include <algorithm>
 #include <chrono>
 #include <cstdio>
 #include <cstdlib>
@@ -27,6 +28,7 @@
 #include "quern/recipes/internal/command_report.h"
 #include "quern/recipes/internal/command_resegment.h"
 #include "quern/recipes/internal/command_select_experts.h"
+#include "quern/recipes/internal/invocation.h"
 #include "quern/recipes/internal/open_model.h"
 #include "quern/recipes/launch.h"
 #include "quern/recipes/probe.h"
@@ -44,18 +46,6 @@ std::string preset_list() {
   std::string list;
   for (const std::string& name : preset_names()) list += (list.empty() ? "" : ", ") + name;
   return list;
-}
-
-// The command line as it came, for the programs that it is given on to, and the ranks it runs on.
-struct Invocation {
-  int argc;
-  char** argv;
-  const Communicator& ranks;
-};
-
-void add_ranks_option(CLI::App& command, i64& ranks) {
-  command.add_option("--ranks", ranks, "start so many processes with mpirun, and share the work")
-      ->check(CLI::Range(i64(1), i64(1) << 16));
 }
 
 struct TrainCommand {
@@ -89,7 +79,7 @@ struct TrainCommand {
   void run() {
     const Recipe r = load_recipe(recipe, overrides);
     if (dry) {
-      const Figures figures = dry_run(r);
+      const Figures figures = dry_run(r, std::max<i64>(ranks, invocation.ranks.size()));
       std::cout << (json ? json_of(figures) : table_of(figures));
       return;
     }
@@ -277,7 +267,7 @@ int run(int argc, char** argv, const Runtime& runtime) {
   MergeAdaptersCommand merge_adapters_command;
   ResegmentCommand resegment_command;
   InspectCommand inspect_command;
-  DoctorCommand doctor_command;
+  DoctorCommand doctor_command{invocation};
   ReportCommand report_command;
   prepare_command.define(app);
   train_command.define(app, &code);

@@ -29,6 +29,7 @@
 #include "quern/recipes/metrics.h"
 #include "quern/recipes/probe.h"
 #include "quern/recipes/progress_line.h"
+#include "quern/recipes/rank_layout.h"
 #include "quern/recipes/run_inputs.h"
 #include "quern/recipes/run_log.h"
 #include "quern/recipes/run_report.h"
@@ -568,7 +569,7 @@ void settle(Recipe& recipe, const RunInputs& data, const fs::path& run, const Co
 ExitCode begin_run(Recipe recipe, const fs::path& run, const StepHooks& hooks,
                    const Communicator& ranks) {
   refuse_a_second_run(run);
-  check_memory(recipe);
+  check_memory(recipe, {ranks.size(), recipe.distributed.ep_size});
   make_paths_absolute(recipe);
   RunInputs data = open_inputs(recipe);
   FreshFolder folder(run);

@@ -14,6 +14,7 @@
 #include "quern/recipes/finetune.h"
 #include "quern/recipes/internal/global_order.h"
 #include "quern/recipes/internal/step_parts.h"
+#include "quern/recipes/rank_layout.h"
 
 namespace quern {
 namespace {
@@ -38,15 +39,6 @@ double seconds_now() {
 std::vector<Parameter*> joined(std::vector<Parameter*> a, const std::vector<Parameter*>& b) {
   a.insert(a.end(), b.begin(), b.end());
   return a;
-}
-
-i64 lanes_of_a_rank(i64 lanes, const Communicator& world) {
-  if (lanes % world.size() == 0) return lanes / world.size();
-  throw ConfigError({.key = "train.lanes",
-                     .what = "the ranks do not share the lanes evenly",
-                     .expected = "a multiple of the " + std::to_string(world.size()) + " ranks",
-                     .actual = std::to_string(lanes),
-                     .hint = "start as many ranks as a divisor of the lanes"});
 }
 
 // What the first rank that has something to say says.
@@ -119,7 +111,7 @@ Trainer::Trainer(const Recipe& recipe, std::shared_ptr<const Sampler> sampler, S
       optimizer_(make_optimizer(recipe.optim, layout_.own_moments())),
       lr_schedule_(lr_schedule_of(recipe)),
       batch_schedule_(batch_schedule_of(recipe)),
-      lanes_(with_gradients_, lanes_of_a_rank(recipe.train.lanes, groups.world)),
+      lanes_(with_gradients_, lanes_of_a_rank(recipe.train.lanes, groups.world.size())),
       guard_(recipe.guard),
       hooks_(std::move(hooks)) {
   if (!groups.ep.alone() && (recipe.finetune.method != "full" || !recipe.finetune.frozen.empty() ||

@@ -8,6 +8,7 @@
 
 #include "quern/autograd/kernels/types.h"
 #include "quern/layers/presets.h"
+#include "quern/recipes/rank_layout.h"
 
 namespace quern {
 namespace {
@@ -55,6 +56,42 @@ TEST(FitsMemory, CountsWhatIsCertainlyTrained) {
   EXPECT_TRUE(fits_memory(r));
   r.model.n_routed_experts *= 3;
   EXPECT_FALSE(fits_memory(r));
+}
+
+// What does not depend on where experts and moments are is the same; the rest is the ranks' share.
+TEST(EstimateMemory, IsThatOfARank) {
+  Recipe r;
+  r.train.dtype = "fp32";
+  r.train.lanes = 4;
+  const ParameterCount n = count_parameters(r.model);
+  const MemoryEstimate one = estimate_memory(r, n.total),
+                       four = estimate_memory(r, n.total, {4, 1});
+  EXPECT_EQ(one.moments, 8 * n.total);
+  EXPECT_EQ(four.moments, one.moments);
+  EXPECT_EQ(four.parameters, one.parameters);
+  EXPECT_EQ(one.lane_sums, 2 * 4 * n.total);
+  EXPECT_EQ(four.lane_sums, 0);  // a lane for each
+  const MemoryEstimate spread = estimate_memory(r, n.total, {4, 4});
+  const i64 elsewhere = n.routed_experts * 3 / 4;
+  EXPECT_EQ(spread.parameters, one.parameters - 4 * elsewhere);
+  EXPECT_EQ(spread.moments, one.moments - 8 * elsewhere);
+  EXPECT_EQ(spread.gradients, one.gradients);
+  EXPECT_GT(spread.activations, one.activations);
+  r.distributed.shard_optimizer = true;
+  EXPECT_EQ(estimate_memory(r, n.total, {4, 1}).moments, 2 * n.total);
+  EXPECT_EQ(estimate_memory(r, n.total, {4, 4}).moments, 2 * n.total);
+}
+
+TEST(FitsMemory, IsEasierForRanksThatShareExperts) {
+  Recipe r;
+  r.train.dtype = "fp32";
+  r.model.hidden_size = r.model.moe_intermediate_size = 1024;
+  r.model.num_hidden_layers = 2;
+  const double memory = double(::sysconf(_SC_PHYS_PAGES)) * double(::sysconf(_SC_PAGE_SIZE));
+  r.model.n_routed_experts = 8 * i64(memory / 8 / (16 * 3 * 1024 * 1024) * 1.2);
+  EXPECT_FALSE(fits_memory(r));
+  EXPECT_FALSE(fits_memory(r, {8, 1}));
+  EXPECT_TRUE(fits_memory(r, {8, 8}));
 }
 
 }  // namespace

@@ -131,21 +131,38 @@ TEST(Doctor, JudgesOpenMp) {
   EXPECT_EQ(openmp({{"OMP_PROC_BIND", "true"}}).status, Status::ok);
 }
 
-TEST(Doctor, JudgesMemoryAndMpi) {
+TEST(Doctor, JudgesMemory) {
   const i64 gb = i64(1) << 30;
   EXPECT_EQ(diagnose_memory(8 * gb, 4 * gb, GroupLimits::kNoLimit).status, Status::ok);
   expect_warning(diagnose_memory(8 * gb, 4 * gb, gb / 2), "micro_batch");
   expect_warning(diagnose_memory(8 * gb, gb / 4, GroupLimits::kNoLimit), "micro_batch");
   EXPECT_EQ(diagnose_memory(0, 0, 0).found, "unknown");
+}
 
-  EXPECT_EQ(diagnose_mpi(of({})).status, Status::ok);
-  EXPECT_EQ(diagnose_mpi(of({{"OMPI_COMM_WORLD_SIZE", "1"}})).status, Status::ok);
-  expect_warning(diagnose_mpi(of({{"OMPI_COMM_WORLD_SIZE", "2"}})), "one process");
-  expect_warning(diagnose_mpi(of({{"SLURM_STEP_ID", "0"}, {"SLURM_STEP_NUM_TASKS", "4"}})),
-                 "one process");
-  expect_warning(diagnose_mpi(of({{"SLURM_JOB_ID", "7"}})), "--cpus-per-task");
-  EXPECT_EQ(diagnose_mpi(of({{"SLURM_JOB_ID", "7"}, {"SLURM_CPUS_PER_TASK", "8"}})).status,
+TEST(Doctor, JudgesHowRanksWereStarted) {
+  const CoreCount all{.online = 8, .allowed = 8}, bound{.online = 8, .allowed = 1};
+  const auto ranks = [](const char* world, const char* here) {
+    return of({{"OMPI_COMM_WORLD_SIZE", world}, {"OMPI_COMM_WORLD_LOCAL_SIZE", here}});
+  };
+  EXPECT_EQ(diagnose_mpi(all, of({})).status, Status::ok);
+  EXPECT_EQ(diagnose_mpi(bound, of({})).status, Status::ok);  // taskset's: said of the cores
+  EXPECT_EQ(diagnose_mpi(all, ranks("2", "2")).status, Status::ok);
+  EXPECT_EQ(diagnose_mpi(all, ranks("16", "8")).found, "16 ranks, 8 of them here");
+  expect_warning(diagnose_mpi(bound, ranks("1", "1")), "--bind-to none");
+  expect_warning(diagnose_mpi(bound, ranks("2", "2")), "--map-by slot:PE=N");
+  EXPECT_EQ(diagnose_mpi(bound, ranks("8", "8")).status, Status::ok);  // a core for each
+  expect_warning(diagnose_mpi(all, ranks("9", "9")), "take turns");
+  expect_warning(diagnose_mpi(all, of({{"SLURM_JOB_ID", "7"}})), "--cpus-per-task");
+  EXPECT_EQ(diagnose_mpi(all, of({{"SLURM_JOB_ID", "7"}, {"SLURM_CPUS_PER_TASK", "8"}})).status,
             Status::ok);
+}
+
+TEST(Doctor, JudgesTheWaysBetweenRanks) {
+  EXPECT_EQ(diagnose_shared_memory(i64(1) << 30, 8).status, Status::ok);
+  expect_warning(diagnose_shared_memory(i64(64) << 20, 8), "--shm-size");
+  expect_warning(diagnose_shared_memory(-1, 2), "tmpfs");
+  EXPECT_EQ(diagnose_single_copy(0).status, Status::ok);
+  expect_warning(diagnose_single_copy(EPERM), "ptrace_scope");
 }
 
 TEST(Doctor, TriesTheDiskAndLeavesNothing) {
@@ -208,7 +225,7 @@ TEST_F(DoctorProgram, SaysItAllWithinSeconds) {
   }
   EXPECT_EQ(lines, (std::vector<std::string>{"processor", "processor features", "kernels", "cores",
                                              "CPU quota", "OpenMP", "other programs", "memory",
-                                             "MPI", "disk", "file locks", "fsync", "rename",
+                                             "MPI", "shared memory", "single copy", "disk", "file locks", "fsync", "rename",
                                              "products", "memory bandwidth"}));
   EXPECT_EQ(run("", "/proc"), 3);
   EXPECT_NE(testing::bytes_of(dir_ / "out").find("bad"), std::string::npos);
