@@ -23,6 +23,7 @@
 #include "quern/autograd/ops/expert_ffn.h"
 #include "quern/autograd/ops/layout.h"
 #include "quern/autograd/ops/loss.h"
+#include "quern/autograd/ops/low_bits.h"
 #include "quern/autograd/ops/matmul.h"
 #include "quern/autograd/ops/norm.h"
 #include "quern/autograd/ops/rope.h"
@@ -320,6 +321,26 @@ TEST(OpsGradcheck, cast) {
   }
   Tape tape;
   EXPECT_THROW(ops::cast(tape, Var(random_tensor({2})), DType::bf16), ShapeError);
+}
+
+// y is x and a constant, for which the estimator is the gradient; and a gradient that E4M3 has.
+QUERN_GRADCHECK(straight_through, ({{3, 5}}), [](Tape& t, Inputs& in) {
+  Tape silent(false);
+  const Tensor y = ops::add(silent, Var(in[0].value()), Var(random_tensor({3, 5}))).value();
+  return ops::straight_through(t, in[0], y);
+})
+const bool registered_e4m3_gradient = checked().insert("e4m3_gradient").second;
+TEST(OpsGradcheck, e4m3_gradient) {
+  EXPECT_TRUE(registered_e4m3_gradient);
+  const GradcheckReport report = gradcheck(
+      [](Tape& t, Inputs& in) {
+        const Var weights(Tensor::from<double>({1, 4}, std::vector<double>{1, -0.5, 0.25, 1.75}));
+        const Var y = ops::e4m3_gradient(t, in[0]);
+        return ops::sum(t, ops::mul(t, y, weights));
+      },
+      {random_tensor({1, 4})});
+  // The check weighs the sum, and so rounds all gradients by up to a sixteenth.
+  EXPECT_LT(report.worst, 1.0 / 16) << report.detail;
 }
 
 // Every name passed to record() in the sources has an entry above.
