@@ -3,6 +3,8 @@
 
 #include <string>
 
+#include "quern/autograd/error.h"
+#include "quern/autograd/kernels/low_bits.h"
 #include "quern/layers/internal/check_range.h"
 
 namespace quern {
@@ -11,6 +13,7 @@ namespace {
 constexpr std::int64_t kMaxHeads = 1 << 10;
 constexpr std::int64_t kMaxHeadDim = 1 << 12;
 constexpr std::int64_t kMaxRank = 1 << 16;
+constexpr std::int64_t kMaxSlots = 1 << 16;
 
 using internal::check_range;
 using internal::refuse;
@@ -57,6 +60,10 @@ void check_kv_heads(const ModelConfig& c) {
     }
     return;
   }
+  if (c.attention == "slots") {
+    check_range("model.num_key_value_heads", given, 0, 0);
+    return;
+  }
   const std::int64_t only = c.attention == "mqa" ? 1 : heads;
   if (given == 0 || given == only) return;
   refuse("model.num_key_value_heads",
@@ -64,12 +71,28 @@ void check_kv_heads(const ModelConfig& c) {
          to_string(given), "other numbers need attention: \"gqa\"");
 }
 
+void check_slots(const ModelConfig& c) {
+  if (c.attention != "slots") {
+    if (c.num_attention_slots == 0) return;
+    refuse("model.num_attention_slots", "0 when attention is " + c.attention,
+           to_string(c.num_attention_slots), "they need attention: \"slots\"");
+  }
+  check_range("model.num_attention_slots", c.num_attention_slots, 1, kMaxSlots,
+              "as in num_attention_slots: 64");
+  if (c.rope_scaling) {
+    throw ConfigError({.key = "model.rope_scaling",
+                       .what = "means nothing when attention is slots",
+                       .hint = "they have no positions"});
+  }
+}
+
 }  // namespace
 
 void internal::check_attention(const ModelConfig& c) {
-  check_word("model.attention", c.attention, {"mla", "mha", "gqa", "mqa"});
+  check_word("model.attention", c.attention, {"mla", "mha", "gqa", "mqa", "slots"});
   check_range("model.num_attention_heads", c.num_attention_heads, 1, kMaxHeads);
   check_kv_heads(c);
+  check_slots(c);
   if (!is_mla(c)) return check_head_dim(c);
   if (c.head_dim != 0) {
     refuse("model.head_dim", "0 when attention is mla", to_string(c.head_dim),
@@ -84,6 +107,10 @@ HeadShape head_shape(const ModelConfig& c) {
     return {heads, heads, c.qk_nope_head_dim + c.qk_rope_head_dim, c.qk_rope_head_dim,
             c.v_head_dim};
   }
+  if (c.attention == "slots") {
+    const std::int64_t wide = c.head_dim > 0 ? c.head_dim : c.hidden_size / heads;
+    return {heads, 1, wide, 0, wide};
+  }
   const std::int64_t kv_heads =
       c.attention == "mha" ? heads : (c.attention == "mqa" ? 1 : c.num_key_value_heads);
   const std::int64_t width = c.head_dim > 0 ? c.head_dim : c.hidden_size / heads;
@@ -93,6 +120,9 @@ HeadShape head_shape(const ModelConfig& c) {
 AttentionParameters attention_parameters(const ModelConfig& c) {
   const HeadShape s = head_shape(c);
   const std::int64_t q_width = s.heads * s.key, o = s.heads * s.value * c.hidden_size;
+  if (c.attention == "slots") {
+    return {c.hidden_size * q_width + c.num_attention_slots * (s.key + s.value) + o, 0};
+  }
   if (!is_mla(c)) {
     return {c.hidden_size * (q_width + s.kv_heads * (s.key + s.value)) + o, 0};
   }
@@ -111,8 +141,15 @@ std::int64_t cache_elements_with_heads(const ModelConfig& c, std::int64_t kv_hea
 }
 
 std::int64_t cache_elements_per_token(const ModelConfig& c) {
+  if (c.attention == "slots") return 0;
   if (!is_mla(c)) return cache_elements_with_heads(c, head_shape(c).kv_heads);
   return (c.kv_lora_rank + c.qk_rope_head_dim) * c.num_hidden_layers;
+}
+
+std::int64_t cache_bytes_per_token(const ModelConfig& c) {
+  if (c.latent_bits == 0) return 4 * cache_elements_per_token(c);
+  const kernels::PackedRow latent{c.kv_lora_rank, c.latent_bits, c.latent_group_size};
+  return (latent.bytes() + 2 * c.qk_rope_head_dim) * c.num_hidden_layers;
 }
 
 }  // namespace quern

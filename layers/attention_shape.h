@@ -25,8 +25,11 @@ AttentionParameters attention_parameters(const ModelConfig& config);
 // What generation keeps of each past token, in all layers together: a latent and a rotary key, or
 // the keys and values of all kv_heads (DeepSeek-V2, arXiv:2405.04434, table 1).
 std::int64_t cache_elements_per_token(const ModelConfig& config);
-// The same for this model with `kv_heads` heads of keys and values as wide as its own; keys that
-// MLA rebuilds are qk_nope_head_dim wide.
+// Their bytes, as KvCache holds them in f32: with latent_bits packed, scales included, and rotary
+// keys in bf16.
+std::int64_t cache_bytes_per_token(const ModelConfig& config);
+// The elements for this model with `kv_heads` heads of keys and values as wide as its own; keys
+// that MLA rebuilds are qk_nope_head_dim wide.
 std::int64_t cache_elements_with_heads(const ModelConfig& config, std::int64_t kv_heads);
 
 namespace internal {

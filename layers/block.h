@@ -8,6 +8,7 @@
 #include "quern/layers/gqa.h"
 #include "quern/layers/mla.h"
 #include "quern/layers/moe.h"
+#include "quern/layers/slots.h"
 
 namespace quern {
 
@@ -18,7 +19,8 @@ struct BlockOutput {
   Tensor attn_out, mlp_out;  // what each half added, [tokens, hidden]
 };
 
-// a = x + attention(norm(x));  y = a + ffn(norm(a))
+// a = x + attention(norm(x));  y = a + ffn(norm(a)); or, where it is parallel, y = a +
+// ffn(norm(x)).
 struct Block {
   Block(const ModelConfig& config, i64 index, DType dtype, const Communicator& ep = {});
 
@@ -31,13 +33,17 @@ struct Block {
 
   std::string name;  // "model.layers.<index>"
   RmsNorm input_layernorm;
-  std::variant<Mla, Gqa> self_attn;
+  bool parallel;
+  bool routes_by_latent;  // the router reads MLA's latents
+  std::variant<Mla, Gqa, SlotAttention> self_attn;
   RmsNorm post_attention_layernorm;
   std::optional<Mlp> dense;  // one of the two
   std::optional<Moe> moe;
 
  private:
-  BlockOutput feed_forward(Tape& tape, const Var& a, const RoutingContext& routing) const;
+  // What it reads is x, where it is parallel, or a; latents: of MLA, or nothing.
+  BlockOutput feed_forward(Tape& tape, const Var& x, const Var& a, const Var& latents,
+                           const RoutingContext& routing) const;
 };
 
 }  // namespace quern

@@ -100,8 +100,10 @@ void check_losses(const ModelConfig& c) {
   check_range("model.aux_loss_alpha", c.aux_loss_alpha, 0.0, 1e3);
   check_range("model.device_aux_loss_alpha", c.device_aux_loss_alpha, 0.0, 1e3);
   check_range("model.communication_aux_loss_alpha", c.communication_aux_loss_alpha, 0.0, 1e3);
-  if (c.balance_scope != "" && c.balance_scope != "global_running") {
-    refuse("model.balance_scope", "sequence, micro or global_running", "'" + c.balance_scope + "'");
+  if (c.balance_scope != "" && c.balance_scope != "global_running" &&
+      c.balance_scope != "global_exact") {
+    refuse("model.balance_scope", "sequence, micro, global_running or global_exact",
+           "'" + c.balance_scope + "'");
   }
   check_range("model.router_z_loss_coef", c.router_z_loss_coef, 0.0, 1e3);
 }

@@ -23,6 +23,7 @@ constexpr std::int64_t kMaxExperts = 1 << 14;
 constexpr std::int64_t kMaxSharedExperts = 1 << 10;
 constexpr std::int64_t kMaxPositions = 1 << 24;
 constexpr std::int64_t kMaxNextn = 64;
+constexpr std::int64_t kMaxGroup = 1 << 16;
 
 using internal::check_range;
 using internal::refuse;
@@ -61,6 +62,30 @@ void check_numbers(const ModelConfig& c) {
   check_range("model.rope_scaling.mscale_all_dim", yarn.mscale_all_dim, 0.0, 100.0);
 }
 
+void check_experiments(const ModelConfig& c) {
+  const bool mla = c.attention == "mla";
+  internal::check_word("model.block", c.block, {"sequential", "parallel"});
+  internal::check_word("model.router_input", c.router_input, {"hidden", "kv_latent"});
+  if (c.router_input == "kv_latent") {
+    if (!mla) refuse("model.router_input", "hidden when attention is " + c.attention, "kv_latent");
+    if (c.n_routed_experts == 0 || c.topk_method == "hash") {
+      refuse("model.router_input", "hidden where no router reads anything", "kv_latent");
+    }
+  }
+  if (c.latent_bits != 0 && c.latent_bits != 4 && c.latent_bits != 6 && c.latent_bits != 8) {
+    refuse("model.latent_bits", "0, 4, 6 or 8", to_string(c.latent_bits));
+  }
+  check_range("model.latent_group_size", c.latent_group_size, 1, kMaxGroup);
+  if (c.latent_bits > 0 && !mla) {
+    refuse("model.latent_bits", "0 when attention is " + c.attention, to_string(c.latent_bits),
+           "only MLA has latents");
+  }
+  if (c.latent_bits > 0 && c.fp8_operands) {
+    refuse("model.latent_bits", "0 with fp8_operands", to_string(c.latent_bits),
+           "they would be rounded twice");
+  }
+}
+
 void check_experts(const ModelConfig& c) {
   check_range("model.n_routed_experts", c.n_routed_experts, 0, kMaxExperts);
   check_range("model.n_shared_experts", c.n_shared_experts, 0, kMaxSharedExperts);
@@ -94,6 +119,24 @@ void validate(const ModelConfig& config) {
   check_sizes(config);
   check_numbers(config);
   check_experts(config);
+  check_experiments(config);
+}
+
+std::string experiments_of(const ModelConfig& c) {
+  std::string text;
+  const auto add = [&text](bool there, const std::string& what) {
+    if (there) text += (text.empty() ? "" : ", ") + what;
+  };
+  add(c.attention == "slots", "attention slots:" + to_string(c.num_attention_slots));
+  add(c.block != "sequential", "block " + c.block);
+  add(c.router_input != "hidden", "router_input " + c.router_input);
+  add(c.latent_bits > 0, "latent_bits " + to_string(c.latent_bits));
+  add(c.fp8_operands, "fp8_operands");
+  return text;
+}
+
+std::int64_t gate_width(const ModelConfig& c) {
+  return c.router_input == "kv_latent" ? c.kv_lora_rank : c.hidden_size;
 }
 
 bool is_moe_layer(const ModelConfig& config, std::int64_t index) {
@@ -114,7 +157,7 @@ ParameterCount count_layer(const ModelConfig& c, std::int64_t index) {
   if (is_moe_layer(c, index)) {
     n.shared_experts = c.n_shared_experts * expert;
     n.routed_experts = c.n_routed_experts * expert;
-    n.router = c.topk_method == "hash" ? 0 : c.n_routed_experts * c.hidden_size;
+    n.router = c.topk_method == "hash" ? 0 : c.n_routed_experts * gate_width(c);
     idle_experts = (c.n_routed_experts - c.num_experts_per_tok) * expert;
   } else {
     n.dense_ffn = 3 * c.hidden_size * c.intermediate_size;
@@ -182,7 +225,9 @@ double papers_flops_per_token(const ModelConfig& c, std::int64_t seq) {
 double flops_per_token(const ModelConfig& c, std::int64_t seq) {
   const HeadShape s = head_shape(c);
   const std::int64_t layers = c.num_hidden_layers + c.num_nextn_predict_layers;
-  const double attention = 3.0 * static_cast<double>(layers * s.heads) * static_cast<double>(seq) *
+  // Of past tokens half are there on average; slots are there always.
+  const std::int64_t keys = c.attention == "slots" ? 2 * c.num_attention_slots : seq;
+  const double attention = 3.0 * static_cast<double>(layers * s.heads) * static_cast<double>(keys) *
                            static_cast<double>(s.key + s.value);
   return 6.0 * active_in_training(c) + attention;
 }

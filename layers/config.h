@@ -30,8 +30,9 @@ struct ModelConfig {
   std::int64_t num_hidden_layers = 6;
 
   // "mla", or the attention of Llama with keys and values for every head ("mha"), for each of
-  // num_key_value_heads groups of heads ("gqa") or one for all heads ("mqa"). Each kind has sizes
-  // of its own; q_lora_rank to v_head_dim are those of MLA, which the others leave unused.
+  // num_key_value_heads groups of heads ("gqa") or one for all heads ("mqa"); or "slots", an
+  // experiment. Each kind has sizes of its own; q_lora_rank to v_head_dim are those of MLA, which
+  // the others leave unused.
   std::string attention = "mla";
   std::int64_t num_attention_heads = 4;
   std::int64_t q_lora_rank = 0;  // 0: queries are not compressed (null in config.json)
@@ -40,7 +41,7 @@ struct ModelConfig {
   std::int64_t qk_rope_head_dim = 16;
   std::int64_t v_head_dim = 32;
   std::int64_t num_key_value_heads = 0;  // of gqa; elsewhere 0, or what the kind says anyway
-  std::int64_t head_dim = 0;  // of mha, gqa and mqa; 0: hidden_size / num_attention_heads
+  std::int64_t head_dim = 0;             // of all but mla; 0: hidden_size / num_attention_heads
 
   std::int64_t n_routed_experts = 16;  // 0: a dense model
   std::int64_t n_shared_experts = 1;
@@ -65,9 +66,9 @@ struct ModelConfig {
   // of experts for devices and topk_group for the limit. No keys of Hugging Face's.
   double device_aux_loss_alpha = 0.0;
   double communication_aux_loss_alpha = 0.0;
-  // Over which choices the balance losses count: "" as seq_aux says, or "global_running", all of
-  // the step so far, which lets a sequence use few experts (arXiv:2501.11873). No key of Hugging
-  // Face's.
+  // Over which choices the balance losses count: "" as seq_aux says, "global_running", all of the
+  // step so far, which lets a sequence use few experts (arXiv:2501.11873), or "global_exact", all
+  // of the step, which runs forward once more to know them. No key of Hugging Face's.
   std::string balance_scope;
   double router_z_loss_coef = 0.0;  // of the mean of logsumexp(logits)^2 (ST-MoE, arXiv:2202.08906)
   double router_jitter_noise = 0.0;  // in training, the router's input times U(1 - this, 1 + this)
@@ -82,6 +83,20 @@ struct ModelConfig {
   // Of noaux_tc, and no key of Hugging Face's: after each step an expert's bias grows by this where
   // its load was below the mean, and shrinks where it was above (DeepSeek-V3, section 2.1.2).
   double router_bias_update_rate = 0.001;
+
+  // Experiments of no paper's: what popular accounts of these models say, and their papers do not.
+  // A model with any of them says so in config.json and is not called by a paper's name.
+  std::string router_input = "hidden";  // or "kv_latent": the gate reads MLA's normed latent
+  // Or "parallel": attention and FFN read the same hidden states, x + attention(x) + ffn(x).
+  std::string block = "sequential";
+  std::int64_t num_attention_slots = 0;  // of attention "slots", see SlotAttention
+  // Above 0, MLA's latents are rounded to integers of so many bits, in groups with a scale each
+  // (kernels/low_bits.h), and rotary keys to bf16, in training too, where gradients pass as if they
+  // were not; generation holds them so.
+  std::int64_t latent_bits = 0;
+  std::int64_t latent_group_size = 64;
+  // Operands of products in attention, FFNs and experts, and their gradients, are rounded to E4M3.
+  bool fp8_operands = false;
 
   // Multi-token prediction (DeepSeek-V3, arXiv:2412.19437, section 2.2), in training only: so many
   // modules behind the last layer, module k predicting the token after the next k. Their losses'
@@ -111,6 +126,11 @@ void validate(const ModelConfig& config);
 
 // Whether layer `index` routes tokens to experts; the others have a dense FFN.
 bool is_moe_layer(const ModelConfig& config, std::int64_t index);
+// The numbers that a router's gate reads of a token.
+std::int64_t gate_width(const ModelConfig& config);
+
+// The experiments that a model has, "router_input kv_latent, block parallel"; empty: none.
+std::string experiments_of(const ModelConfig& config);
 
 // Parameters by kind; the kinds add up to `total`. Papers use three meanings of "active for one
 // token"; all three are here. A tied head counts in `embedding`, and `head` is then 0.

@@ -17,7 +17,7 @@ Gqa::Gqa(const ModelConfig& c, const std::string& name, DType dtype)
       head_dim(head_shape(c).key),
       scale(softmax_scale(c)) {
   const auto linear = [&](const char* part, i64 in, i64 out) {
-    return Linear(name + "." + part, in, out, ParamKind::attention, dtype);
+    return Linear(name + "." + part, in, out, ParamKind::attention, dtype, c.fp8_operands);
   };
   q_proj = linear("q_proj", c.hidden_size, heads * head_dim);
   k_proj = linear("k_proj", c.hidden_size, kv_heads * head_dim);

@@ -3,6 +3,7 @@
 
 #include "quern/autograd/ops/attention.h"
 #include "quern/autograd/ops/layout.h"
+#include "quern/autograd/ops/low_bits.h"
 #include "quern/autograd/ops/mla_decode.h"
 #include "quern/autograd/ops/rope.h"
 
@@ -10,6 +11,7 @@ namespace quern {
 namespace {
 
 constexpr double kLatentNormEps = 1e-6;
+constexpr i64 kBlock = 128;  // of FP8 scales
 
 }  // namespace
 
@@ -21,10 +23,12 @@ Mla::Mla(const ModelConfig& c, const std::string& name, DType dtype)
       rope_dim(c.qk_rope_head_dim),
       value(c.v_head_dim),
       latent(c.kv_lora_rank),
+      latent_bits(c.latent_bits),
+      latent_group(c.latent_group_size),
       scale(softmax_scale(c)),
       compress_queries(c.q_lora_rank > 0) {
   const auto linear = [&](const char* part, i64 in, i64 out) {
-    return Linear(name + "." + part, in, out, ParamKind::attention, dtype);
+    return Linear(name + "." + part, in, out, ParamKind::attention, dtype, c.fp8_operands);
   };
   if (compress_queries) {
     q_a_proj = linear("q_a_proj", c.hidden_size, c.q_lora_rank);
@@ -56,11 +60,22 @@ Mla::KeyParts Mla::key_parts(Tape& tape, const Var& x, const AttentionContext& c
           ops::rope(tape, one_head, context.rope.cos, context.rope.sin, context.positions)};
 }
 
-Var Mla::forward(Tape& tape, const Var& x, const AttentionContext& context) const {
+// As the cache would give them back.
+Mla::KeyParts Mla::rounded(Tape& tape, const KeyParts& keys) const {
+  if (latent_bits == 0) return keys;
+  return {ops::straight_through(
+              tape, keys.latent,
+              ops::packed_and_unpacked(keys.latent.value(), latent_bits, latent_group)),
+          ops::straight_through(tape, keys.k_rope, ops::through_bf16(keys.k_rope.value()))};
+}
+
+Var Mla::forward(Tape& tape, const Var& x, const AttentionContext& context, Var* latents) const {
   const Tape::Scope scope(tape, name);
   const i64 batch = context.batch, seq = context.seq;
-  const Var q = queries(tape, x, context);              // [tokens, heads, nope + rope]
-  const KeyParts keys = key_parts(tape, x, context);    // [tokens, latent], [tokens, 1, rope]
+  const Var q = queries(tape, x, context);             // [tokens, heads, nope + rope]
+  const KeyParts exact = key_parts(tape, x, context);  // [tokens, latent], [tokens, 1, rope]
+  if (latents != nullptr) *latents = exact.latent;
+  const KeyParts keys = rounded(tape, exact);
   const Var kv = kv_b_proj.forward(tape, keys.latent);  // [tokens, heads * (nope + value)]
   const Var out =
       ops::mla_attention(tape, ops::reshape(tape, q, {batch, seq, heads, nope + rope_dim}),
@@ -70,18 +85,24 @@ Var Mla::forward(Tape& tape, const Var& x, const AttentionContext& context) cons
   return o_proj.forward(tape, ops::reshape(tape, out, {batch * seq, heads * value}));
 }
 
+// What kv_b_proj's product reads: with FP8 operands, rounded.
+Tensor Mla::as_operand(const Tensor& x, i64 block_rows) const {
+  return kv_b_proj.fp8 ? ops::through_e4m3(x, block_rows, kBlock) : x;
+}
+
 Tensor Mla::decode(const Tensor& x, const AttentionContext& context, KvCache::Layer& layer,
-                   i64 past) const {
+                   i64 past, Var* latents) const {
   Tape silent(false);
   const i64 tokens = x.dim(0);
   const Var q = queries(silent, Var(x), context);
   const KeyParts keys = key_parts(silent, Var(x), context);
-  layer.latent.rows(past, past + tokens).copy_from(keys.latent.value().cast(layer.latent.dtype()));
-  layer.k_rope.rows(past, past + tokens).copy_from(keys.k_rope.value().reshape({tokens, rope_dim}));
-  if (!layer.kv_b.defined()) layer.kv_b = merged(kv_b_proj.weight);
-  const Tensor out = ops::mla_decode(q.value(), layer.latent.rows(0, past + tokens),
-                                     layer.k_rope.rows(0, past + tokens), layer.kv_b, nope, value,
-                                     scale);  // [tokens, heads * value]
+  if (latents != nullptr) *latents = keys.latent;
+  layer.keep(past, keys.latent.value(), keys.k_rope.value().reshape({tokens, rope_dim}));
+  if (!layer.kv_b.defined()) layer.kv_b = as_operand(merged(kv_b_proj.weight), kBlock);
+  const KvCache::Kept kept = layer.kept(past + tokens);
+  const Tensor out =
+      ops::mla_decode(q.value(), as_operand(kept.latent, 1), kept.k_rope, layer.kv_b, nope, value,
+                      scale);  // [tokens, heads * value]
   return o_proj.forward(silent, Var(out)).value();
 }
 

@@ -15,19 +15,22 @@ struct Mla {
   Mla(const ModelConfig& config, const std::string& name, DType dtype);
 
   // x: [tokens, hidden_size] -> [tokens, hidden_size], with tokens = batch * seq
-  Var forward(Tape& tape, const Var& x, const AttentionContext& context) const;
+  // `latents`, where it is given, becomes what keys and values come from, [tokens, kv_lora_rank].
+  Var forward(Tape& tape, const Var& x, const AttentionContext& context,
+              Var* latents = nullptr) const;
 
   // The same for new tokens of one sequence that continue those in the cache; appends them to
   // `layer`, whose first `past` rows are filled. Weights are absorbed (appendix C), nothing is
   // recorded.   x: [new tokens, hidden_size]
-  Tensor decode(const Tensor& x, const AttentionContext& context, KvCache::Layer& layer,
-                i64 past) const;
+  Tensor decode(const Tensor& x, const AttentionContext& context, KvCache::Layer& layer, i64 past,
+                Var* latents = nullptr) const;
 
   void visit(const ParamVisitor& visitor);
 
   std::string name;
   DType dtype;
   i64 heads, nope, rope_dim, value, latent;
+  i64 latent_bits, latent_group;  // of latents that are rounded; 0 bits: as they are
   double scale;
   bool compress_queries;
   Linear q_proj;              // hidden_size -> heads * (nope + rope), or the three below
@@ -45,6 +48,8 @@ struct Mla {
     Var latent;  // [tokens, kv_lora_rank], normed
     Var k_rope;  // [tokens, 1, rope], rotated
   };
+  KeyParts rounded(Tape& tape, const KeyParts& keys) const;
+  Tensor as_operand(const Tensor& x, i64 block_rows) const;
   KeyParts key_parts(Tape& tape, const Var& x, const AttentionContext& context) const;
 };
 

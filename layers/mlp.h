@@ -13,7 +13,8 @@ void refuse_a_half(const Parameter& gate, const Parameter& up);
 // gate and up are one stacked matrix, so that one product computes both; they are visited apart.
 struct Mlp {
   Mlp() = default;
-  Mlp(const std::string& name, i64 hidden, i64 width, ParamKind kind, DType dtype);
+  Mlp(const std::string& name, i64 hidden, i64 width, ParamKind kind, DType dtype,
+      bool fp8 = false);
 
   Var forward(Tape& tape, const Var& x) const;
   void visit(const ParamVisitor& visitor);

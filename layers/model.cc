@@ -58,7 +58,7 @@ RoutingContext routing_of(const Tensor& ids, const TrainingStep* step, size_t mo
   RoutingContext context{
       .sequences = ids.dim(0), .token_ids = ids.reshape({ids.numel()}), .step = {}};
   if (step == nullptr) return context;
-  context.step = RouterStep{step->seed, step->first_sample, {}};
+  context.step = RouterStep{step->seed, step->first_sample, {}, step->whole_step_known};
   if (moe_layer < step->counted.size()) context.step->counted = step->counted[moe_layer];
   return context;
 }

@@ -11,8 +11,11 @@ namespace quern {
 // What the routers have to know of the training step that a batch belongs to.
 struct TrainingStep {
   std::uint64_t seed = 0;
-  i64 first_sample = 0;                    // of the batch, among all of the run
-  std::vector<ops::ChoiceCounts> counted;  // [MoE layers]: RouterStats::counted of the step so far
+  i64 first_sample = 0;  // of the batch, among all of the run
+  // [MoE layers]: RouterStats::counted of the step so far; or, where the whole step is known, of
+  // all of it.
+  std::vector<ops::ChoiceCounts> counted;
+  bool whole_step_known = false;
 };
 
 struct ForwardOptions {

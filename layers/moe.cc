@@ -23,7 +23,8 @@ Moe::Moe(const ModelConfig& c, const std::string& name, DType dtype, const Commu
       down(name + ".experts.down",
            {c.n_routed_experts / ep.size(), c.hidden_size, c.moe_intermediate_size},
            ParamKind::routed_expert, dtype),
-      dispatcher(c.n_routed_experts) {
+      dispatcher(c.n_routed_experts),
+      fp8(c.fp8_operands) {
   const i64 width = c.moe_intermediate_size, size = width * c.hidden_size;
   const i64 here = gate_up.value.dim(0), first = ep.rank() * here;
   for (i64 e = 0; e < here; ++e) {
@@ -43,7 +44,7 @@ Moe::Moe(const ModelConfig& c, const std::string& name, DType dtype, const Commu
   }
   if (c.n_shared_experts > 0) {
     shared_experts.emplace(name + ".shared_experts", c.hidden_size, c.n_shared_experts * width,
-                           ParamKind::shared_expert, dtype);
+                           ParamKind::shared_expert, dtype, fp8);
   }
 }
 
@@ -51,8 +52,8 @@ MoeOutput Moe::forward(Tape& tape, const Var& x, const RoutingContext& context) 
   const Tape::Scope scope(tape, name);
   Routing routing = router.route(tape, x, context);
   const Dispatched sent = dispatcher.dispatch(routing.sent);
-  Var y = has_updates() ? experts_with_updates(tape, x, routing.weights, sent)
-                        : experts(tape, x, routing.weights, sent);  // [tokens, hidden]
+  Var y = has_updates() || fp8 ? experts_by_products(tape, x, routing.weights, sent)
+                               : experts(tape, x, routing.weights, sent);  // [tokens, hidden]
   if (shared_experts) y = ops::add(tape, y, shared_experts->forward(tape, x));
   return {y, routing.aux_loss, std::move(routing.stats)};
 }
@@ -77,26 +78,33 @@ Var Moe::experts(Tape& tape, const Var& x, const Var& weights, const Dispatched&
                          few ? ops::Keep::inputs : ops::Keep::outputs);
 }
 
-// Product by product, since updates are added between them; and again in backward, since what lies
-// between takes several times the memory of all else.
-Var Moe::experts_with_updates(Tape& tape, const Var& x, const Var& weights,
-                              const Dispatched& sent) const {
+// Product by product, since updates are added or operands rounded between them; and again in
+// backward, since what lies between takes several times the memory of all else.
+Var Moe::experts_by_products(Tape& tape, const Var& x, const Var& weights,
+                             const Dispatched& sent) const {
   return recompute(tape, {x, weights},
                    [this, sent](Tape& t, std::span<const Var> in, bool) -> std::vector<Var> {
-                     return {products_with_updates(t, in[0], in[1], sent)};
+                     return {products(t, in[0], in[1], sent)};
                    })[0];
 }
 
-Var Moe::products_with_updates(Tape& tape, const Var& x, const Var& weights,
-                               const Dispatched& sent) const {
+Var Moe::product(Tape& tape, const Var& x, Parameter& stack, i64 rows,
+                 const Dispatched& sent) const {
+  const Var w = tape.parameter(stack);
+  return fp8 ? fp8_grouped_linear(tape, x, w, {rows, w.dim(2)}, sent.offsets)
+             : ops::grouped_linear(tape, x, w, sent.offsets);
+}
+
+Var Moe::products(Tape& tape, const Var& x, const Var& weights, const Dispatched& sent) const {
   const auto with = [&](const Var& y, const Var& in, size_t matrix, i64 begin) {
     return updates[matrix] ? updates[matrix]->add_to(tape, y, in, sent.offsets, begin) : y;
   };
   const Var copies = ops::gather_rows(tape, x, sent.map);  // [copies, hidden]
-  Var both = ops::grouped_linear(tape, copies, tape.parameter(gate_up), sent.offsets);
-  both = with(with(both, copies, 0, 0), copies, 1, down.value.dim(2));  // [copies, 2 * width]
-  const Var inner = ops::swiglu(tape, both, dtype);                     // [copies, width]
-  Var rows = ops::grouped_linear(tape, inner, tape.parameter(down), sent.offsets);
+  const i64 width = down.value.dim(2);
+  Var both = product(tape, copies, gate_up, width, sent);
+  both = with(with(both, copies, 0, 0), copies, 1, width);  // [copies, 2 * width]
+  const Var inner = ops::swiglu(tape, both, dtype);         // [copies, width]
+  Var rows = product(tape, inner, down, down.value.dim(1), sent);
   rows = with(rows, inner, 2, 0);  // [copies, hidden]
   return ops::combine_rows(tape, rows, weights, sent.map);
 }

@@ -49,14 +49,15 @@ struct Moe {
   std::array<std::optional<LowRankStack>, 3> updates;  // of gate_proj, up_proj, down_proj
   std::optional<Mlp> shared_experts;                   // one network as wide as all of them
   TokenDispatcher dispatcher;
+  bool fp8;  // see fp8.h
 
  private:
   bool has_updates() const;
   Var experts(Tape& tape, const Var& x, const Var& weights, const Dispatched& sent) const;
-  Var experts_with_updates(Tape& tape, const Var& x, const Var& weights,
-                           const Dispatched& sent) const;
-  Var products_with_updates(Tape& tape, const Var& x, const Var& weights,
-                            const Dispatched& sent) const;
+  Var experts_by_products(Tape& tape, const Var& x, const Var& weights,
+                          const Dispatched& sent) const;
+  Var product(Tape& tape, const Var& x, Parameter& stack, i64 rows, const Dispatched& sent) const;
+  Var products(Tape& tape, const Var& x, const Var& weights, const Dispatched& sent) const;
 };
 
 }  // namespace quern

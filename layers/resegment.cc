@@ -24,7 +24,7 @@ void check_splittable(const ModelConfig& c, i64 parts) {
   }
   if (c.moe_intermediate_size % parts != 0) {
     refuse("--factor", "a divisor of moe_intermediate_size " + to_string(c.moe_intermediate_size),
-           to_string(parts));
+           to_string(parts), "segments are of one width");
   }
   if (c.topk_method == "hash" || c.topk_method == "expert_choice") {
     refuse("model.topk_method", "one whose tokens choose experts by score", c.topk_method,

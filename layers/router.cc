@@ -126,7 +126,7 @@ Router::Router(const ModelConfig& c, const std::string& name, DType dtype)
       choice{.top_k = c.num_experts_per_tok},
       normalise(c.norm_topk_prob && (noaux_tc || c.num_experts_per_tok > 1)),
       seq_aux(c.seq_aux),
-      counts_whole_step(c.balance_scope == "global_running"),
+      counts_whole_step(c.balance_scope == "global_running" || c.balance_scope == "global_exact"),
       // The published V2 code does not scale weights that it normalises; that of V3 does.
       scaling(normalise && !noaux_tc && !c.scale_normalised_weights ? 1.0
                                                                     : c.routed_scaling_factor),
@@ -144,7 +144,7 @@ Router::Router(const ModelConfig& c, const std::string& name, DType dtype)
     table = balanced_table(c.vocab_size, experts, name);
     return;
   }
-  gate = Linear(name, c.hidden_size, experts, ParamKind::router, dtype);
+  gate = Linear(name, gate_width(c), experts, ParamKind::router, dtype);
   if (noaux_tc || c.topk_method == "group_limited_greedy") {
     choice.n_group = c.n_group;
     choice.topk_group = c.topk_group;
@@ -156,8 +156,9 @@ Router::Router(const ModelConfig& c, const std::string& name, DType dtype)
 
 Routing Router::route(Tape& tape, const Var& x, const RoutingContext& context) const {
   if (table.defined()) return route_by_table(context, sum_type(x.dtype()));
-  const Var logits = gate.forward(tape, jittered(tape, x, context));  // [tokens, experts]
-  const Var scores =                                                  // [tokens, experts]
+  const Var& read = context.gate_input.value().defined() ? context.gate_input : x;
+  const Var logits = gate.forward(tape, jittered(tape, read, context));  // [tokens, experts]
+  const Var scores =                                                     // [tokens, experts]
       noaux_tc ? ops::sigmoid(tape, logits) : ops::softmax(tape, logits);
   const Tensor ids = choose(scores.value(), context);
   Routing out;
@@ -265,7 +266,10 @@ Var Router::balance_loss(Tape& tape, const Var& scores, const RoutingContext& co
   rule.sequences = seq_aux && !counts_whole_step ? context.sequences : 1;
   if (counts_whole_step) {
     stats.counted = rule.counted = ops::count_choices(ids, scores.dim(1), balance.devices);
-    if (context.step && context.step->counted.tokens > 0) rule.counted.add(context.step->counted);
+    if (context.step && context.step->counted.tokens > 0) {
+      if (context.step->whole_step_known) rule.counted = {};
+      rule.counted.add(context.step->counted);
+    }
   }
   const ops::BalanceLoss out = ops::balance_loss(tape, shares, ids, rule);
   stats.figures.expert_loss = out.expert;

@@ -20,14 +20,18 @@ using TensorVisitor = std::function<void(const std::string& name, const Tensor& 
 // What one router has to know of the training step that a batch belongs to.
 struct RouterStep {
   std::uint64_t seed = 0;
-  i64 first_sample = 0;       // of the batch, among all of the run
-  ops::ChoiceCounts counted;  // by this router in the batches of this step before this one
+  i64 first_sample = 0;  // of the batch, among all of the run
+  // By this router in the batches of this step before this one; or, where the whole step is known,
+  // in all of them.
+  ops::ChoiceCounts counted;
+  bool whole_step_known = false;
 };
 
 // What a router has to know of a batch besides its hidden states.
 struct RoutingContext {
-  i64 sequences = 1;               // equal runs of rows
-  Tensor token_ids;                // i32 [tokens]; the hash router alone needs them
+  i64 sequences = 1;  // equal runs of rows
+  Tensor token_ids;   // i32 [tokens]; the hash router alone needs them
+  Var gate_input;     // [tokens, gate_width]: what the gate reads in place of x, or nothing
   std::optional<RouterStep> step;  // in training only: what is for training alone needs it
 };
 

@@ -137,6 +137,7 @@ void EvaluateCommand::define(CLI::App& app) {
       ->take_all()
       ->allow_extra_args(false);
   c->add_option("--tokenizer", tokenizer, "a tokenizer.json for questions; default: the run's");
+  cache.define(*c);
   c->add_option("--threads", threads, "0: one for each core")->capture_default_str();
   c->add_flag("--json", json, "print JSON");
   c->callback([this] { run(); });
@@ -145,7 +146,7 @@ void EvaluateCommand::define(CLI::App& app) {
 void EvaluateCommand::run() {
   use_threads(threads);
   const ModelFile file = open_model(model);
-  const CheckpointInfo info = read_checkpoint_info(file);
+  CheckpointInfo info = read_checkpoint_info(file);
   if (options.sequence_length == 0) {
     options.sequence_length = recipe_of(info, model).data.sequence_length;
   }
@@ -163,6 +164,7 @@ void EvaluateCommand::run() {
   MultipleChoiceOptions asked{.chat = chat, .chat_template = {}, .before_batch = {}};
   if (chat) asked.chat_template = recipe_of(info, model).data.chat_template;
   if (!questions.empty()) t = load_tokenizer(tokenizer, model, info);
+  info.model = cache.applied(info.model);
   const Model loaded = load_model(file, info, DType::f32, adapters);
   ordered_json object = ordered_json::object();
   std::optional<EvalMetrics> metrics;

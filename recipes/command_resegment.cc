@@ -9,9 +9,8 @@
 #include "quern/data/atomic_file.h"
 #include "quern/layers/internal/check_range.h"
 #include "quern/layers/resegment.h"
-#include "quern/recipes/checkpoint.h"
 #include "quern/recipes/internal/fresh_folder.h"
-#include "quern/recipes/recipe.h"
+#include "quern/recipes/internal/open_model.h"
 
 namespace quern {
 
@@ -38,19 +37,19 @@ void ResegmentCommand::define(CLI::App& app) {
 }
 
 void ResegmentCommand::run() const {
-  internal::check_range("--noise", noise, 0.0, 1.0);
-  const ModelFile file = find_model_file(model);
-  warn_of_skipped(file.skipped);
+  if (!(noise >= 0 && noise <= 1)) {
+    internal::refuse("--noise", "0 to 1", internal::to_text(noise), "as in --noise 0.01");
+  }
+  const ModelFile file = open_model(model);
   const CheckpointInfo info = read_checkpoint_info(file);
-  Recipe recipe = parse_recipe(info.context.recipe, file.path.string() + ": recipe");
+  Recipe recipe = recipe_of(info, model);
   recipe.model = resegmented(recipe.model, factor);
   const fs::path folder = fs::absolute(out).lexically_normal();
   if (!list_checkpoints(folder).empty() || fs::exists(folder / "recipe.textproto")) {
     throw ConfigError({.file = out, .what = "is a run already", .hint = "name a new folder"});
   }
   FreshFolder fresh(folder);
-  Model from(info.model), to(recipe.model);
-  load_weights(file, from);
+  Model from = load_model(file, info), to(recipe.model);
   resegment(from, to, factor, noise, std::uint64_t(seed));
   recipe.train.init_from = folder.string();
   recipe.finetune = {};

@@ -83,22 +83,29 @@ LayerBytes layer_bytes(const ModelConfig& c, const FinetuneRecipe& f, i64 layer,
   return {kept, std::max(attention, passing)};
 }
 
-// What generation keeps of each past token, in f32, and what other kinds of attention would keep in
-// the same model.
+// What generation keeps of each past token, and what other kinds of attention would keep in the
+// same model: in f32, or beside packed latents in 16 bits.
 Figures describe_cache(const ModelConfig& c) {
-  const i64 own = cache_elements_per_token(c), heads = c.num_attention_heads;
-  Figures figures = {
-      {"cache elements per token", double(own), internal::count_text(own)},
-      {"cache bytes per token", 4.0 * double(own), internal::count_text(4 * own) + " at 32 bits"}};
+  const i64 own = cache_elements_per_token(c), bytes = cache_bytes_per_token(c);
+  const i64 heads = c.num_attention_heads, width = c.latent_bits > 0 ? 2 : 4;
+  const std::string bits = " at " + std::to_string(8 * width) + " bits";
+  Figures figures = {{"cache elements per token", double(own), internal::count_text(own)},
+                     {"cache bytes per token", double(bytes),
+                      internal::count_text(bytes) + (c.latent_bits > 0 ? "" : bits)}};
+  if (c.latent_bits > 0) {
+    const double each = 8 * double(bytes) / double(own);
+    figures.push_back({"  bits per element", each,
+                       internal::fixed_text(each, 2) + ", scales and rotary keys included"});
+  }
   const auto compare = [&](const std::string& kind, i64 kv_heads) {
     const i64 other = cache_elements_with_heads(c, kv_heads);
     if (c.attention != "mla" && other == own) return;
-    const double share = 100 * double(own) / double(other);
-    figures.push_back({"  with " + kind, 4.0 * double(other),
-                       internal::count_text(4 * other) + ", " + std::to_string(kv_heads) + " x " +
-                           std::to_string(other / kv_heads / c.num_hidden_layers) +
-                           " elements a layer; this is " + internal::fixed_text(share, 1) +
-                           "% of it"});
+    const double share = 100 * double(bytes) / double(width * other);
+    figures.push_back(
+        {"  with " + kind, double(width * other),
+         internal::count_text(width * other) + bits + ", " + std::to_string(kv_heads) + " x " +
+             std::to_string(other / kv_heads / c.num_hidden_layers) +
+             " elements a layer; this is " + internal::fixed_text(share, 1) + "% of it"});
   };
   compare("MHA", heads);
   if (heads > 8 && heads % 8 == 0) compare("GQA-8", 8);
@@ -151,6 +158,9 @@ Figures describe_model(const ModelConfig& c, i64 sequence_length) {
   if (c.n_routed_experts > 0) {
     figures.push_back(text_figure("auxiliary losses", auxiliary_losses(c)));
   }
+  if (const std::string what = experiments_of(c); !what.empty()) {
+    figures.push_back(text_figure("experiment, of no paper's", what));
+  }
   for (Figure& f : describe_cache(c)) figures.push_back(std::move(f));
   return figures;
 }
@@ -166,6 +176,7 @@ std::string auxiliary_losses(const ModelConfig& c) {
   add("communication ", c.communication_aux_loss_alpha);
   if (!text.empty()) {
     text += c.balance_scope == "global_running" ? " of the step so far"
+            : c.balance_scope == "global_exact" ? " of the whole step"
             : c.seq_aux                         ? " of each sequence"
                                                 : " of each micro-batch";
   }

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-// Reads and writes Hugging Face's config.json. Every key is taken exactly once; a key nobody took
+// Reads Hugging Face's config.json. Every key is taken exactly once; a key nobody took
 // is unknown and kept.
 #include "quern/recipes/hf_config.h"
 
@@ -10,13 +10,14 @@
 
 #include "quern/autograd/error.h"
 #include "quern/data/internal/bounded_json.h"
-#include "quern/layers/attention_shape.h"
+#include "quern/recipes/internal/hf_generation.h"
 #include "quern/recipes/internal/text_file.h"
 
 namespace quern {
 namespace {
 
 using Json = nlohmann::json;
+using namespace internal::hf;
 using internal::one_line;
 
 constexpr std::size_t kMaxConfigBytes = 1 << 20;  // real ones have a few KB
@@ -125,32 +126,22 @@ std::string remedy(const ErrorFacts& f) {
     return "write the number without quotes";
   }
   if (f.key == "architectures" || f.key == "model_type")
-    return "Quern runs DeepSeek-V2, V3, DeepSeekMoE and Llama only";
+    return "Quern runs DeepSeek-V2, V3, DeepSeekMoE, Llama and Mixtral only";
   return "compare it with the config.json of DeepSeek-V2-Lite";
 }
-
-// How Hugging Face names the models that Quern runs. Llama and DeepSeekMoE (arXiv:2401.06066) have
-// heads of keys and values, the others MLA.
-struct Generation {
-  const char* type;
-  const char* architecture;
-};
-constexpr Generation kLlama = {"llama", "LlamaForCausalLM"};
-constexpr Generation kMoe = {"deepseek", "DeepseekForCausalLM"};
-constexpr Generation kV2 = {"deepseek_v2", "DeepseekV2ForCausalLM"};
-constexpr Generation kV3 = {"deepseek_v3", "DeepseekV3ForCausalLM"};
 
 // Where neither key says what the model is, it is a V2.
 const Generation& read_generation(Taker& keys) {
   const Json type = keys.take("model_type"), architectures = keys.take("architectures");
   const Generation* found = type.is_null() ? &kV2 : nullptr;
-  for (const Generation* g : {&kLlama, &kMoe, &kV2, &kV3}) {
+  for (const Generation* g : {&kLlama, &kMixtral, &kMoe, &kV2, &kV3, &kExperiment}) {
     const bool named =
         type.is_null() ? architectures == Json::array({g->architecture}) : type == g->type;
     if (named) found = g;
   }
   if (found == nullptr) {
-    keys.refuse("model_type", "\"deepseek_v2\", \"deepseek_v3\", \"deepseek\" or \"llama\"",
+    keys.refuse("model_type",
+                "\"deepseek_v2\", \"deepseek_v3\", \"deepseek\", \"llama\" or \"mixtral\"",
                 shown(type));
   }
   if (!architectures.is_null() && architectures != Json::array({found->architecture})) {
@@ -218,6 +209,23 @@ void read_mla(Taker& keys, ModelConfig& c) {
   keys.required("v_head_dim", c.v_head_dim);
 }
 
+// Its FFNs are all experts: the softmax over the chosen logits is the normalised one over all. Its
+// balance loss leaves 1 / top_k out, so that at balance it is the coefficient times top_k, and
+// counts over the batch.
+void read_mixtral_experts(Taker& keys, ModelConfig& c) {
+  keys.required("num_local_experts", c.n_routed_experts);
+  keys.required("num_experts_per_tok", c.num_experts_per_tok);
+  keys.required("intermediate_size", c.moe_intermediate_size);
+  keys.number("router_jitter_noise", c.router_jitter_noise);
+  keys.only("sliding_window", nullptr);
+  double coefficient = 0.001;  // where the key is missing, as in Hugging Face's configuration
+  keys.number("router_aux_loss_coef", coefficient);
+  c.aux_loss_alpha = coefficient * double(c.num_experts_per_tok);
+  c.seq_aux = false;
+  c.norm_topk_prob = true;
+  c.intermediate_size = c.n_shared_experts = c.first_k_dense_replace = 0;
+}
+
 void read_experts(Taker& keys, ModelConfig& c, const Generation& generation) {
   if (&generation == &kV3) {  // today's files leave out what cannot differ
     c.topk_method = "noaux_tc";
@@ -244,6 +252,18 @@ void read_experts(Taker& keys, ModelConfig& c, const Generation& generation) {
   keys.flag("scale_normalised_weights", c.scale_normalised_weights);  // ours, see config.h
   keys.number("aux_loss_alpha", c.aux_loss_alpha);
   keys.flag("seq_aux", c.seq_aux);
+}
+
+// Ours alone, see config.h.
+void read_experiments(Taker& keys, ModelConfig& c) {
+  keys.word("router_input", c.router_input);
+  keys.word("block", c.block);
+  keys.number("latent_bits", c.latent_bits);
+  keys.number("latent_group_size", c.latent_group_size);
+  keys.flag("fp8_operands", c.fp8_operands);
+  if (!keys.number("num_attention_slots", c.num_attention_slots)) return;
+  c.attention = "slots";
+  c.num_key_value_heads = 0;
 }
 
 // {"type": "yarn", ...}; readers of today also call the type rope_type, and keep rope_theta here.
@@ -291,12 +311,19 @@ HfConfig read_object(Taker& keys) {
   keys.required("vocab_size", c.vocab_size);
   keys.required("hidden_size", c.hidden_size);
   keys.required("num_hidden_layers", c.num_hidden_layers);
-  if (&generation == &kMoe || &generation == &kLlama) {
+  const bool latents = keys.has("kv_lora_rank");
+  if (&generation == &kMoe || &generation == &kLlama || &generation == &kMixtral ||
+      (&generation == &kExperiment && !latents)) {
     read_grouped_attention(keys, c);
   } else {
     read_mla(keys, c);
   }
-  read_experts(keys, c, generation);
+  if (&generation == &kMixtral) {
+    read_mixtral_experts(keys, c);
+  } else {
+    read_experts(keys, c, generation);
+  }
+  if (&generation == &kExperiment) read_experiments(keys, c);
   keys.number("num_nextn_predict_layers", c.num_nextn_predict_layers);
   keys.number("nextn_loss_weight", c.nextn_loss_weight);  // ours
   keys.number("rms_norm_eps", c.rms_norm_eps);
@@ -331,86 +358,6 @@ HfConfig parse_hf_config(const std::string& text, const std::string& file_name) 
 
 HfConfig read_hf_config(const std::string& path) {
   return parse_hf_config(internal::read_text_file(path, kMaxConfigBytes), path);
-}
-
-std::string to_hf_config(const ModelConfig& c, std::span<const HfKey> unknown_keys) {
-  using Ordered = nlohmann::ordered_json;
-  const bool mla = c.attention == "mla";
-  const Generation& generation = mla ? (c.topk_method == "noaux_tc" ? kV3 : kV2)
-                                 : c.n_routed_experts > 0 ? kMoe
-                                                          : kLlama;
-  const auto or_null = [](std::int64_t value, bool given) {
-    return given ? Ordered(value) : Ordered(nullptr);
-  };
-  const bool moe = c.n_routed_experts > 0;
-  Ordered json = {
-      {"architectures", Ordered::array({generation.architecture})},
-      {"model_type", generation.type},
-      {"vocab_size", c.vocab_size},
-      {"hidden_size", c.hidden_size},
-      {"intermediate_size", c.intermediate_size},
-      {"moe_intermediate_size", c.moe_intermediate_size},
-      {"num_hidden_layers", c.num_hidden_layers},
-      {"num_attention_heads", c.num_attention_heads},
-      {"num_key_value_heads", head_shape(c).kv_heads},
-      {"n_routed_experts", or_null(c.n_routed_experts, moe)},
-      {"n_shared_experts", or_null(c.n_shared_experts, c.n_shared_experts > 0)},
-      {"num_experts_per_tok", or_null(c.num_experts_per_tok, moe)},
-      {"first_k_dense_replace", c.first_k_dense_replace},
-      {"moe_layer_freq", c.moe_layer_freq},
-      {"n_group", c.n_group},
-      {"topk_group", c.topk_group},
-      {"topk_method", c.topk_method},
-      {"scoring_func", c.scoring_func},
-      {"norm_topk_prob", c.norm_topk_prob},
-      {"routed_scaling_factor", c.routed_scaling_factor},
-      {"aux_loss_alpha", c.aux_loss_alpha},
-      {"seq_aux", c.seq_aux},
-      {"hidden_act", "silu"},
-      {"max_position_embeddings", c.max_position_embeddings},
-      {"rms_norm_eps", c.rms_norm_eps},
-      {"rope_theta", c.rope_theta},
-      {"rope_scaling", nullptr},
-      {"attention_bias", false},
-      {"attention_dropout", 0.0},
-      {"initializer_range", c.initializer_range},
-      {"use_cache", true},
-      {"tie_word_embeddings", c.tie_word_embeddings},
-      {"bos_token_id", or_null(c.bos_token_id, c.bos_token_id >= 0)},
-      {"eos_token_id", or_null(c.eos_token_id, c.eos_token_id >= 0)},
-      {"pad_token_id", nullptr},
-      {"torch_dtype", "float32"},
-      {"transformers_version", "4.54.0"},
-  };
-  // No key of theirs, and needed to compute the same.
-  if (c.scale_normalised_weights) json["scale_normalised_weights"] = true;
-  if (c.num_nextn_predict_layers > 0) {
-    json["num_nextn_predict_layers"] = c.num_nextn_predict_layers;
-    json["nextn_loss_weight"] = c.nextn_loss_weight;
-  }
-  if (mla) {
-    json["q_lora_rank"] = or_null(c.q_lora_rank, c.q_lora_rank > 0);
-    json["kv_lora_rank"] = c.kv_lora_rank;
-    json["qk_nope_head_dim"] = c.qk_nope_head_dim;
-    json["qk_rope_head_dim"] = c.qk_rope_head_dim;
-    json["v_head_dim"] = c.v_head_dim;
-  } else {
-    json["head_dim"] = or_null(c.head_dim, c.head_dim > 0);
-  }
-  if (c.rope_scaling) {
-    const YarnConfig& yarn = *c.rope_scaling;
-    json["rope_scaling"] = {
-        {"type", "yarn"},
-        {"factor", yarn.factor},
-        {"original_max_position_embeddings", yarn.original_max_position_embeddings},
-        {"beta_fast", yarn.beta_fast},
-        {"beta_slow", yarn.beta_slow},
-        {"mscale", yarn.mscale},
-        {"mscale_all_dim", yarn.mscale_all_dim},
-    };
-  }
-  for (const HfKey& key : unknown_keys) json[key.name] = Ordered::parse(key.json);
-  return json.dump(2) + "\n";
 }
 
 }  // namespace quern

@@ -19,6 +19,7 @@
 #include "quern/recipes/dry_run.h"
 #include "quern/recipes/generate.h"
 #include "quern/recipes/inspect.h"
+#include "quern/recipes/internal/cache_option.h"
 #include "quern/recipes/internal/cli_mistake.h"
 #include "quern/recipes/internal/command_doctor.h"
 #include "quern/recipes/internal/command_evaluate.h"
@@ -128,6 +129,7 @@ struct GenerateCommand {
   std::string model, prompt, tokenizer, dtype = "fp32";
   std::vector<std::string> adapters;
   GenerateOptions options;
+  CacheOption cache;
   i64 threads = 0;
   bool json = false, chat = false;
 
@@ -152,6 +154,7 @@ struct GenerateCommand {
     c->add_option("--dtype", dtype, "of the weights that products read: bf16 is faster")
         ->check(CLI::IsMember({"fp32", "bf16"}))
         ->capture_default_str();
+    cache.define(*c);
     c->add_option("--threads", threads, "0: one for each core")->capture_default_str();
     c->add_flag("--json", json, "print JSON");
     c->callback([this] { run(); });
@@ -160,8 +163,9 @@ struct GenerateCommand {
   void run() {
     use_threads(threads);
     const ModelFile file = open_model(model);
-    const CheckpointInfo info = read_checkpoint_info(file);
+    CheckpointInfo info = read_checkpoint_info(file);
     const Tokenizer t = load_tokenizer(tokenizer, model, info);
+    info.model = cache.applied(info.model);
     const Model loaded =
         load_model(file, info, dtype == "bf16" ? DType::bf16 : DType::f32, adapters);
     if (chat) options.chat_template = recipe_of(info, model).data.chat_template;

@@ -211,6 +211,10 @@ void check_finetune(const Recipe& recipe) {
     if (!f.lora_targets[i].empty()) continue;
     throw ConfigError({.key = element("finetune.lora_targets", i), .what = "is empty"});
   }
+  if (recipe.model.fp8_operands && (f.method == "experts" || !f.frozen.empty())) {
+    refuse("model.fp8_operands", "false where some parameters are frozen", "true",
+           "finetune.method lora and full without finetune.frozen may have it");
+  }
   if (f.method == "full") return;
   if (recipe.model.num_nextn_predict_layers > 0) {
     refuse("model.num_nextn_predict_layers", "0 when finetune.method is " + f.method,
@@ -237,6 +241,9 @@ void check_finetune(const Recipe& recipe) {
 void check_distributed(const Recipe& recipe) {
   const DistributedRecipe& d = recipe.distributed;
   check_range("distributed.ep_size", d.ep_size, 1, kMaxLanes);
+  if (d.ep_size > 1 && recipe.model.fp8_operands) {
+    refuse("distributed.ep_size", "1 with model.fp8_operands", to_string(d.ep_size));
+  }
   if (d.ep_size > 1 &&
       (recipe.model.n_routed_experts % d.ep_size != 0 || recipe.model.n_routed_experts == 0)) {
     refuse("distributed.ep_size",

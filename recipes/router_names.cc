@@ -57,6 +57,7 @@ const std::vector<Router>& routers() {
         {"norm_topk_prob", kYes},
         {"num_experts_per_tok", {"2"}},
         {"routed_scaling_factor", kOne}}},
+      {"two_stage", {{"topk_method", {"group_limited_greedy"}}, {"scoring_func", {"softmax"}}}},
       {"hash",
        {{"topk_method", {"hash"}},
         {"scoring_func", {"softmax"}},
@@ -145,6 +146,15 @@ const Router& find_router(const std::string& name) {
                       : "did you mean '" + near + "'?");
 }
 
+// Experts of a group are the segments of one whole expert: how many there were must be said.
+void check_stages(const Message& model) {
+  for (const char* field : {"n_group", "topk_group"}) {
+    if (is_given(model, field)) continue;
+    refuse(std::string("model.") + field, "a number with router two_stage", "nothing",
+           "n_group is the number of whole experts, topk_group how many of them a token takes");
+  }
+}
+
 // A scale beside normalised weights means two things in the two published codes.
 void check_order(const Message& model, const std::string& router) {
   if (text_of(model, "norm_topk_prob") != "true" || is_given(model, "scale_normalised_weights") ||
@@ -163,6 +173,7 @@ void apply_router(Message& model) {
   if (is_given(model, "router")) {
     const Router& router = find_router(text_of(model, "router"));
     for (const Setting& s : router.settings) settle(model, s, "router " + router.name);
+    if (router.name == "two_stage") check_stages(model);
     check_order(model, router.name);
   }
   const std::string scope = text_of(model, "balance_scope");

@@ -49,6 +49,20 @@ std::string first_of(const Communicator& world, const std::string& own) {
   return "";
 }
 
+void add_counts(const Communicator& world, ops::ChoiceCounts& counts) {
+  std::vector<i64> mine = {counts.tokens};
+  mine.insert(mine.end(), counts.chosen.begin(), counts.chosen.end());
+  mine.insert(mine.end(), counts.sent.begin(), counts.sent.end());
+  std::vector<i64> sum(mine.size());
+  for (const std::vector<i64>& of : world.all_gather_values(std::span<const i64>(mine))) {
+    for (size_t i = 0; i < sum.size(); ++i) sum[i] += of[i];
+  }
+  counts.tokens = sum[0];
+  const auto middle = sum.begin() + 1 + std::ptrdiff_t(counts.chosen.size());
+  counts.chosen.assign(sum.begin() + 1, middle);
+  counts.sent.assign(middle, sum.end());
+}
+
 i64 count_labels(const Tensor& labels) {
   i64 counted = 0;
   for (const i32 label : labels.span<i32>()) counted += label != kIgnoredLabel;
@@ -244,13 +258,18 @@ void Trainer::compute_gradients(const Batch& batch, StepReport& report, FaultFin
   report.tokens = batch.tokens.numel();
   std::vector<MicroBatchReport> parts;
   const double begin = seconds_now() - groups_.ep.waited_s();
+  TrainingStep whole{std::uint64_t(recipe_.train.seed), 0, {}};
+  if (recipe_.model.balance_scope == "global_exact") {
+    whole.counted = count_choices(batch, whole);
+    whole.whole_step_known = true;
+  }
   for (Parameter* p : with_gradients_) p->clear_grad();
   for (i64 own = 0; own < lanes_.lanes(); ++own) {
     const i64 lane = groups_.world.rank() * lanes_.lanes() + own;
     const TapeWatch hook = hooks_.watch ? hooks_.watch(next_sample_, lane) : TapeWatch();
     const TapeWatch watch = finder != nullptr ? finder->after(hook) : hook;
     const bool watched = watch.output || watch.gradient;
-    TrainingStep step{std::uint64_t(recipe_.train.seed), 0, {}};
+    TrainingStep step = whole;
     for (i64 first = lane * lane_size; first < (lane + 1) * lane_size; first += micro) {
       parts.push_back(
           run_micro_batch(batch, first, micro, counted, watched ? &watch : nullptr, step));
@@ -264,6 +283,26 @@ void Trainer::compute_gradients(const Batch& batch, StepReport& report, FaultFin
   for (const auto& one : groups_.world.all_gather_values(std::span(&seconds, 1))) {
     report.rank_seconds.push_back(one[0]);
   }
+}
+
+// Those of each router in the whole step, cut as it will be, by running forward alone.
+std::vector<ops::ChoiceCounts> Trainer::count_choices(const Batch& batch, TrainingStep step) const {
+  const i64 micro = recipe_.train.micro_batch_sequences;
+  const i64 own = batch.tokens.dim(0) / groups_.world.size();
+  std::vector<ops::ChoiceCounts> counted;
+  for (i64 first = groups_.world.rank() * own; first < (groups_.world.rank() + 1) * own;
+       first += micro) {
+    Tape silent(false);
+    step.first_sample = next_sample_ + first;
+    const Tensor first_key =
+        sampler_->masks_documents() ? batch.doc_start.rows(first, first + micro) : Tensor();
+    const ModelOutput out =
+        model_.forward(silent, batch.tokens.rows(first, first + micro), first_key, {.step = &step});
+    counted.resize(out.router.size());
+    for (size_t i = 0; i < counted.size(); ++i) counted[i].add(out.router[i].counted);
+  }
+  for (ops::ChoiceCounts& c : counted) add_counts(groups_.world, c);
+  return counted;
 }
 
 // The loss is the step's mean: each token weighs 1 / counted, each sequence's balance loss
@@ -297,7 +336,7 @@ MicroBatchReport Trainer::run_micro_batch(const Batch& batch, i64 first, i64 cou
   tape.backward(loss);
   step.counted.resize(out.router.size());
   for (size_t layer = 0; layer < out.router.size(); ++layer) {
-    step.counted[layer].add(out.router[layer].counted);
+    if (!step.whole_step_known) step.counted[layer].add(out.router[layer].counted);
     part.router.push_back(out.router[layer].figures);
     part.expert_load.push_back(out.router[layer].load);
   }

@@ -111,6 +111,7 @@ class Trainer {
   double norm_over_ranks() const;
   MicroBatchReport run_micro_batch(const Batch& batch, i64 first, i64 count, i64 counted,
                                    const TapeWatch* watch, TrainingStep& step);
+  std::vector<ops::ChoiceCounts> count_choices(const Batch& batch, TrainingStep step) const;
   BadStep refuse(const Batch& batch, const Symptom& symptom);
   std::string find_fault(const Batch& batch);
 

@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "quern/recipes/evaluate.h"
+#include "quern/recipes/internal/cache_option.h"
 
 namespace quern {
 
@@ -14,6 +15,7 @@ struct EvaluateCommand {
   std::string model, tokenizer;
   std::vector<std::string> files, adapters;
   EvaluateOptions options{.sequence_length = 0, .before_batch = {}};
+  CacheOption cache;
   i64 threads = 0;
   bool json = false, chat = false;
 

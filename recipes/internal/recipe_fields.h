@@ -63,6 +63,12 @@ void for_each_field(T& c, auto&& f) {
   f("capacity_drop", c.capacity_drop);
   f("device_capacity_factor", c.device_capacity_factor);
   f("router_bias_update_rate", c.router_bias_update_rate);
+  f("router_input", c.router_input);
+  f("block", c.block);
+  f("num_attention_slots", c.num_attention_slots);
+  f("latent_bits", c.latent_bits);
+  f("latent_group_size", c.latent_group_size);
+  f("fp8_operands", c.fp8_operands);
   f("num_nextn_predict_layers", c.num_nextn_predict_layers);
   f("nextn_loss_weight", c.nextn_loss_weight);
   f("rms_norm_eps", c.rms_norm_eps);

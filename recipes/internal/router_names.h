@@ -15,6 +15,9 @@ namespace quern::internal {
 //   sigmoid_bias_norm  DeepSeek-V3: noaux_tc
 //   top1_prob          Switch: one expert, its softmax as it is
 //   top2_gshard        GShard: two experts, divided by their sum
+//   two_stage          no paper's: whole experts first, which are the n_group groups, each by its
+//                      best segment, then segments within these. It is device-limited routing
+//                      (DeepSeek-V2, arXiv:2405.04434, section 2.2.2) with an expert for a device
 //   hash               Hash Layers: one expert by a fixed table of token ids, with weight 1
 //   expert_choice      Expert Choice: experts choose tokens, in training
 //

@@ -169,7 +169,7 @@ TEST(Validate, NamesTheFieldAndTheFact) {
       {[](auto& c) { c.hidden_size = INT64_MAX; },
        "model.hidden_size: expected 1 to 65536, got 9223372036854775807"},
       {[](auto& c) { c.attention = "mqha"; },
-       "model.attention: expected mla, mha, gqa or mqa, got 'mqha' (did you mean 'mha'?)"},
+       "model.attention: expected mla, mha, gqa, mqa or slots, got 'mqha' (did you mean 'mha'?)"},
       {[](auto& c) { c.attention = "gqa"; },
        "model.num_key_value_heads: expected a divisor of num_attention_heads 4 when attention is "
        "gqa, got 0 (heads share keys in groups of one size)"},
@@ -238,7 +238,8 @@ TEST(Validate, NamesTheFieldAndTheFact) {
        "model.scale_normalised_weights: expected false when norm_topk_prob is false, got true "
        "(weights that are not normalised are always scaled)"},
       {[](auto& c) { c.balance_scope = "global"; },
-       "model.balance_scope: expected sequence, micro or global_running, got 'global'"},
+       "model.balance_scope: expected sequence, micro, global_running or global_exact, got "
+       "'global'"},
       {[](auto& c) { c.router_z_loss_coef = -1; },
        "model.router_z_loss_coef: expected 0 to 1000, got -1"},
       {[](auto& c) { c.capacity_factor = -1; },

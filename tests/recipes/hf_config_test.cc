@@ -8,6 +8,8 @@
 #include <regex>
 
 #include "quern/autograd/error.h"
+#include "quern/layers/presets.h"
+#include "tests/support/toy_model.h"
 
 namespace quern {
 namespace {
@@ -188,6 +190,49 @@ constexpr const char* kLlama = R"({"architectures": ["LlamaForCausalLM"], "atten
 "num_key_value_heads": 2, "rms_norm_eps": 1e-05, "rope_scaling": null, "rope_theta": 500000.0,
 "tie_word_embeddings": true, "torch_dtype": "bfloat16", "vocab_size": 300})";
 
+// The file of mistralai/Mixtral-8x7B-v0.1.
+constexpr const char* kMixtral8x7b = R"({"architectures": ["MixtralForCausalLM"],
+"attention_dropout": 0.0, "bos_token_id": 1, "eos_token_id": 2, "hidden_act": "silu",
+"hidden_size": 4096, "initializer_range": 0.02, "intermediate_size": 14336,
+"max_position_embeddings": 32768, "model_type": "mixtral", "num_attention_heads": 32,
+"num_experts_per_tok": 2, "num_hidden_layers": 32, "num_key_value_heads": 8,
+"num_local_experts": 8, "output_router_logits": false, "rms_norm_eps": 1e-05,
+"rope_theta": 1000000.0, "router_aux_loss_coef": 0.02, "sliding_window": null,
+"tie_word_embeddings": false, "torch_dtype": "bfloat16", "transformers_version": "4.36.0.dev0",
+"use_cache": true, "vocab_size": 32000})";
+
+TEST(HfConfig, ReadsMixtral) {
+  const HfConfig config = parse_hf_config(kMixtral8x7b, "config.json");
+  const ModelConfig preset = find_preset("mixtral-8x7b").value();
+  EXPECT_EQ(count_parameters(config.model).total, count_parameters(preset).total);
+  EXPECT_EQ(count_parameters(config.model).active, count_parameters(preset).active);
+  EXPECT_TRUE(config.model.norm_topk_prob);
+  EXPECT_EQ(config.model.aux_loss_alpha, 0.04);
+  EXPECT_EQ(config.unknown_keys, (std::vector<HfKey>{{"output_router_logits", "false"}}));
+  EXPECT_TRUE(parse_hf_config(to_hf_config(config.model), "config.json").model == config.model);
+}
+
+TEST(HfConfig, ExperimentsAreNotCalledByAPapersName) {
+  ModelConfig slots = testing::with_attention(testing::toy_config(), "mha");
+  slots.attention = "slots";
+  slots.num_attention_slots = 5;
+  ModelConfig latent = testing::noaux_tc(testing::toy_config());
+  latent.router_input = "kv_latent";
+  latent.latent_bits = 6;
+  ModelConfig parallel = testing::toy_config();
+  parallel.block = "parallel";
+  parallel.fp8_operands = true;
+  for (const ModelConfig& c : {slots, latent, parallel}) {
+    validate(c);
+    const std::string text = to_hf_config(c);
+    EXPECT_NE(text.find("\"model_type\": \"quern_experiment\""), std::string::npos);
+    EXPECT_EQ(text.find("deepseek"), std::string::npos);
+    const ModelConfig back = parse_hf_config(text, "config.json").model;
+    EXPECT_EQ(to_hf_config(back), text);
+    EXPECT_EQ(experiments_of(back), experiments_of(c));
+  }
+}
+
 TEST(HfConfig, ReadsModelsWithHeadsOfKeys) {
   const HfConfig moe = parse_hf_config(kMoe16b, "config.json");
   EXPECT_EQ(moe.model.attention, "mha");
@@ -348,12 +393,13 @@ TEST(HfConfig, RefusesByFileAndKey) {
     EXPECT_EQ(sentence_of(replaced(kV2LiteGreedy, c.from, c.to)), c.sentence) << c.to;
   }
   EXPECT_EQ(sentence_of(replaced(kV3NoauxTc, "\"deepseek_v3\"", "\"deepseek_v4\"")),
-            "config.json: model_type: expected \"deepseek_v2\", \"deepseek_v3\", \"deepseek\" or "
-            "\"llama\", got "
-            "\"deepseek_v4\" (Quern runs DeepSeek-V2, V3, DeepSeekMoE and Llama only)");
+            "config.json: model_type: expected \"deepseek_v2\", \"deepseek_v3\", \"deepseek\", "
+            "\"llama\" or \"mixtral\", got "
+            "\"deepseek_v4\" (Quern runs DeepSeek-V2, V3, DeepSeekMoE, Llama and Mixtral only)");
   EXPECT_EQ(sentence_of(replaced(kV3NoauxTc, "\"deepseek_v3\"", "\"deepseek_v2\"")),
             "config.json: architectures: expected [\"DeepseekV2ForCausalLM\"], got "
-            "[\"DeepseekV3ForCausalLM\"] (Quern runs DeepSeek-V2, V3, DeepSeekMoE and Llama only)");
+            "[\"DeepseekV3ForCausalLM\"] (Quern runs DeepSeek-V2, V3, DeepSeekMoE, Llama and "
+            "Mixtral only)");
   EXPECT_EQ(sentence_of("[]"),
             "config.json: expected a JSON object, got array (config.json is one object, "
             "{\"model_type\": \"deepseek_v2\", ...})");

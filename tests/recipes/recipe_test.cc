@@ -89,7 +89,9 @@ proto::Recipe as_message(const std::string& text) {
 
 // What does not go with the rest of kEveryField.
 constexpr const char* kApart[] = {
-    "model { num_nextn_predict_layers: 2 nextn_loss_weight: 0.1 }",
+    "model { num_nextn_predict_layers: 2 nextn_loss_weight: 0.1 block: 'parallel' }",
+    "model { router_input: 'kv_latent' latent_bits: 6 latent_group_size: 32 }",
+    "model { attention: 'slots' num_attention_slots: 9 head_dim: 20 fp8_operands: true }",
 };
 
 // A whole recipe with it.

@@ -101,7 +101,7 @@ TEST(RouterNames, RefuseWhatSaysOtherwise) {
             "(leave one of the two out)");
   EXPECT_EQ(sentence_of("router: 'softmax_topkk'"),
             "r:1:9: model.router: expected softmax_topk, softmax_topk_norm, topk_softmax, "
-            "sigmoid_bias_norm, top1_prob, top2_gshard, hash or expert_choice, got 'softmax_topkk' "
+            "sigmoid_bias_norm, top1_prob, top2_gshard, two_stage, hash or expert_choice, got 'softmax_topkk' "
             "(did you mean "
             "'softmax_topk'?)");
 }

@@ -187,6 +187,25 @@ TEST_F(TrainerTest, BalanceOverTheStepSoFar) {
   EXPECT_NEAR(train(recipe, 1).reports[0].aux_loss, alone.aux_loss, 1e-9);
 }
 
+// Balance over the whole step: what is learnt does not depend on the cut, lanes among it.
+TEST_F(TrainerTest, BalanceOverTheWholeStep) {
+  Recipe recipe = tiny_recipe(dir_);
+  recipe.optim.eps = 1e-2;
+  recipe.model.aux_loss_alpha = 0.5;
+  recipe.model.balance_scope = "global_exact";
+  validate(recipe);
+  recipe.train.micro_batch_sequences = 4;
+  const Outcome whole = train(recipe, 3);
+  recipe.train.micro_batch_sequences = 1;
+  expect_equal_to_rounding(whole, train(recipe, 3));
+  recipe.train.lanes = 2;
+  recipe.train.recompute = true;
+  const Outcome cut = train(recipe, 3);
+  expect_equal_to_rounding(whole, cut);
+  recipe.model.balance_scope = "global_running";
+  EXPECT_GT(std::abs(train(recipe, 1).reports[0].aux_loss - whole.reports[0].aux_loss), 1e-5);
+}
+
 TEST_F(TrainerTest, NoiseOfRoutersDoesNotDependOnTheCut) {
   Recipe recipe = tiny_recipe(dir_);
   const Outcome calm = train(recipe, 2);
