@@ -101,11 +101,12 @@ Figures describe_cache(const ModelConfig& c) {
     const i64 other = cache_elements_with_heads(c, kv_heads);
     if (c.attention != "mla" && other == own) return;
     const double share = 100 * double(bytes) / double(width * other);
-    figures.push_back(
-        {"  with " + kind, double(width * other),
-         internal::count_text(width * other) + bits + ", " + std::to_string(kv_heads) + " x " +
-             std::to_string(other / kv_heads / c.num_hidden_layers) +
-             " elements a layer; this is " + internal::fixed_text(share, 1) + "% of it"});
+    figures.push_back({"  with " + kind, double(width * other),
+                       internal::count_text(width * other) + (c.latent_bits > 0 ? bits : "") +
+                           ", " + std::to_string(kv_heads) + " x " +
+                           std::to_string(other / kv_heads / c.num_hidden_layers) +
+                           " elements a layer; this is " + internal::fixed_text(share, 1) +
+                           "% of it"});
   };
   compare("MHA", heads);
   if (heads > 8 && heads % 8 == 0) compare("GQA-8", 8);
