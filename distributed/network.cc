@@ -13,20 +13,22 @@ namespace {
 
 constexpr i64 kSizes[] = {64, 1 << 10, 1 << 13, 1 << 16, 1 << 18, 1 << 20, 1 << 22, 1 << 24};
 constexpr double kLongEnough = 0.25;  // seconds
+constexpr int kRounds = 5;
 
 double seconds_now() {
   return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
 }
 
-// Seconds that the slowest rank needs, in the middle of several calls; the same on all ranks.
+// Seconds of a call, of the slowest rank, in the middle of several rounds; the same on all ranks.
+// Calls follow one another, as in a step: some links let a single message pass faster than many.
 template <class F>
 double time_calls(const Communicator& ranks, int calls, F&& call) {
   std::vector<double> own;
-  for (int i = 0; i <= calls; ++i) {
+  for (int round = 0; round <= kRounds; ++round) {
     ranks.barrier();
     const double begin = seconds_now();
-    call();
-    if (i > 0) own.push_back(seconds_now() - begin);  // the first one finds no memory to reuse
+    for (int i = 0; i < calls; ++i) call();
+    if (round > 0) own.push_back((seconds_now() - begin) / calls);  // the first has no memory yet
   }
   std::vector<double> slowest(own.size(), 0);
   for (const auto& of_rank : ranks.all_gather_values(std::span<const double>(own))) {
@@ -41,7 +43,7 @@ using TimedCall = TimedTraffic (*)(const Communicator& ranks, i64 bytes, int cal
 std::vector<TimedTraffic> time_sizes(const Communicator& ranks, TimedCall timed) {
   std::vector<TimedTraffic> times;
   for (const i64 bytes : kSizes) {
-    times.push_back(timed(ranks, bytes, bytes < (1 << 20) ? 21 : 7));
+    times.push_back(timed(ranks, bytes, bytes < (1 << 20) ? 16 : 2));
     if (times.back().seconds > kLongEnough) break;
   }
   return times;

@@ -45,8 +45,8 @@ struct NetworkCost {
 NetworkCost fit_network(const NetworkTimes& times);
 
 // Between the first rank and the last one; of sum_gradients(), and of exchange(), among all: the
-// median of a few calls for each of several sizes up to 16 MB, or to where a call takes a quarter
-// of a second. A call of the whole group, which has at least two ranks.
+// median of a few rounds of calls for each of several sizes up to 16 MB, or to where a call takes a
+// quarter of a second. A call of the whole group, which has at least two ranks.
 NetworkTimes measure_network(const Communicator& ranks);
 
 }  // namespace quern
