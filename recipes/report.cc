@@ -68,11 +68,9 @@ std::string header(const ReportInput& input) {
 
 std::string report_html(const ReportInput& input) {
   const std::string title = html_escape(shortened(input.title, kMaxTextBytes));
-  return "<!DOCTYPE html>\n<html lang=\"en\"><head><meta charset=\"utf-8\">\n"
-         "<meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\n<title>" +
-         title + "</title>\n<style>\n" + kReportStyle + "</style></head>\n<body><main>\n" +
-         header(input) + tiles(input) + report_charts(input) + report_samples(input) +
-         report_tables(input) + report_recipe(input) + "</main></body></html>\n";
+  return report_page(title, header(input) + tiles(input) + report_charts(input) +
+                                report_samples(input) + report_tables(input) +
+                                report_recipe(input));
 }
 
 void write_report(const std::filesystem::path& path, const ReportInput& input) {

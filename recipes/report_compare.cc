@@ -89,12 +89,51 @@ std::string parameters_of(const ReportInput& input) {
   return row == input.model.end() ? "-" : row->second;
 }
 
-std::vector<std::string> figures_of(const ComparedRun& run) {
+double last_bits(const RunHistory& history) {
+  return history.evals.empty() ? NAN : history.evals.back().bits_per_byte;
+}
+
+// Training until an evaluation was as good as this, in seconds; NaN where none was.
+double seconds_to_reach(const RunHistory& history, double bits_per_byte) {
+  for (const EvalMetrics& e : history.evals) {
+    if (!(e.bits_per_byte <= bits_per_byte)) continue;
+    const auto at = std::ranges::lower_bound(history.steps, e.step, {}, &StepMetrics::step);
+    if (at != history.steps.end()) return at->elapsed_s;
+  }
+  return NAN;
+}
+
+// Of the second half of the steps.
+struct Balance {
+  double max_violation = NAN;  // the busiest expert's load over the mean, less 1: the mean of it
+  i64 longest_dead = 0;        // steps in a row in each of which some expert had no token
+};
+
+Balance balance_of(const RunHistory& history) {
+  Balance out;
+  if (history.steps.empty() || history.steps.back().load_max_over_mean == 0) return out;
+  double sum = 0, count = 0;
+  const i64 half = history.steps.back().step / 2;
+  i64 alive = half;  // the last step in which every expert had a token
+  for (const StepMetrics& s : history.steps) {
+    if (s.step <= half) continue;
+    sum += s.load_max_over_mean - 1;
+    count += 1;
+    if (s.dead_experts == 0) alive = s.step;
+    out.longest_dead = std::max(out.longest_dead, s.step - alive);
+  }
+  out.max_violation = sum / count;
+  return out;
+}
+
+// `first` is the run whose last bits per byte the others are timed against.
+std::vector<std::string> figures_of(const ComparedRun& run, const ComparedRun& first) {
   const RunHistory& history = run.input.history;
   const bool any = !history.steps.empty();
   const StepMetrics last = any ? history.steps.back() : StepMetrics{};
   const double loss =
       any ? smoothed(series(history.steps, &StepMetrics::loss)).back().y : std::nan("");
+  const Balance balance = balance_of(history);
   return {run.input.finished ? "finished" : "in progress",
           parameters_of(run.input),
           count_text(last.step),
@@ -102,8 +141,13 @@ std::vector<std::string> figures_of(const ComparedRun& run) {
           fixed_text(loss, 3),
           history.evals.empty() ? "-" : fixed_text(history.evals.back().bits_per_byte, 3),
           fixed_text(best_bits(history), 3),
+          short_text(flops_per_token(run.recipe.model, run.recipe.data.sequence_length) *
+                     double(last.tokens_seen)),
           short_text(middle_speed(history)),
           duration_text(last.elapsed_s),
+          duration_text(seconds_to_reach(history, last_bits(first.input.history))),
+          fixed_text(balance.max_violation, 2),
+          std::isfinite(balance.max_violation) ? count_text(balance.longest_dead) : "-",
           bytes_text(last.memory_bytes)};
 }
 
@@ -112,19 +156,23 @@ std::string figures_table(const std::vector<ComparedRun>& runs) {
       "<section class=\"card\" id=\"figures\"><h2>Last figures</h2>\n"
       "<table class=\"numbers\"><thead><tr>";
   for (const char* head : {"run", "state", "parameters", "steps", "tokens", "loss", "bits per byte",
-                           "its best", "tokens/s, median", "time", "memory"}) {
+                           "its best", "FLOPs", "tokens/s, median", "time",
+                           "time to the first's last", "MaxVio", "dead, steps", "memory"}) {
     html += "<th>" + std::string(head) + "</th>";
   }
   html += "</tr></thead><tbody>\n";
   for (std::size_t i = 0; i < runs.size(); ++i) {
     html += "<tr><th scope=\"row\"><span class=\"swatch c" + std::to_string(i) + "\"></span>" +
             cell_text(runs[i].name) + "</th>";
-    for (const std::string& figure : figures_of(runs[i])) {
+    for (const std::string& figure : figures_of(runs[i], runs[0])) {
       html += "<td>" + cell_text(figure) + "</td>";
     }
     html += "</tr>\n";
   }
-  return html + "</tbody></table></section>\n";
+  return html +
+         "</tbody></table><p class=\"remark\">MaxVio and dead experts of the second half: how far "
+         "the busiest expert is above the mean, and how many steps in a row some expert had no "
+         "token</p></section>\n";
 }
 
 // A row for each field, a column for each run.
@@ -204,16 +252,13 @@ std::vector<ComparedRun> read_runs(const std::vector<fs::path>& folders) {
 
 std::string comparison_html(const std::vector<ComparedRun>& runs) {
   std::string title = std::to_string(runs.size()) + " runs";
-  return "<!DOCTYPE html>\n<html lang=\"en\"><head><meta charset=\"utf-8\">\n"
-         "<meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\n<title>" +
-         title + "</title>\n<style>\n" + kReportStyle +
-         "</style></head>\n<body><main>\n<header><h1>" + title + " side by side</h1></header>\n" +
-         figures_table(runs) + curves(runs) +
-         differences_table("recipe-differences", "What their recipes do not share", runs,
-                           recipe_rows(runs)) +
-         differences_table("environment-differences", "What their machines do not share", runs,
-                           environment_rows(runs)) +
-         "</main></body></html>\n";
+  return report_page(
+      title, "<header><h1>" + title + " side by side</h1></header>\n" + figures_table(runs) +
+                 curves(runs) +
+                 differences_table("recipe-differences", "What their recipes do not share", runs,
+                                   recipe_rows(runs)) +
+                 differences_table("environment-differences", "What their machines do not share",
+                                   runs, environment_rows(runs)));
 }
 
 }  // namespace quern

@@ -114,4 +114,11 @@ pre { margin: 8px 0 0; padding: 10px 14px; background: var(--tint); border-radiu
   overflow-x: auto; font: 13px/1.5 ui-monospace, "SF Mono", Menlo, "DejaVu Sans Mono", monospace; }
 )css";
 
+std::string report_page(const std::string& title, const std::string& body) {
+  return "<!DOCTYPE html>\n<html lang=\"en\"><head><meta charset=\"utf-8\">\n"
+         "<meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\n<title>" +
+         title + "</title>\n<style>\n" + kReportStyle + "</style></head>\n<body><main>\n" + body +
+         "</main></body></html>\n";
+}
+
 }  // namespace quern::internal

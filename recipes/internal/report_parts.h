@@ -12,6 +12,9 @@ namespace quern::internal {
 
 extern const char* const kReportStyle;  // the style sheet
 
+// The whole page, of these sections.
+std::string report_page(const std::string& title, const std::string& body);
+
 struct MarkName {
   std::string text, style;
 };

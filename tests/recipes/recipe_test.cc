@@ -212,6 +212,31 @@ TEST(RecipeFiles, AllRecipesOfTheHouseAreValid) {
   EXPECT_GE(recipes, 7);
 }
 
+// Within one in a hundred: active parameters and FLOPs of all three, all parameters and tokens of
+// those with experts.
+TEST(RecipeFiles, ComparisonArmsHaveOneBudget) {
+  const auto arm = [](const char* name) {
+    return load_recipe(std::string("recipes/comparison/") + name + ".textproto");
+  };
+  const Recipe dense = arm("dense"), gshard = arm("gshard"), fine = arm("deepseek_moe");
+  const auto near = [](double a, double b) { EXPECT_NEAR(a / b, 1, 0.01); };
+  for (const Recipe* r : {&dense, &fine}) {
+    near(double(count_parameters(r->model).active), double(count_parameters(gshard.model).active));
+    near(flops_per_token(r->model, r->data.sequence_length),
+         flops_per_token(gshard.model, gshard.data.sequence_length));
+    EXPECT_EQ(r->train.steps * r->train.batch_sequences * r->data.sequence_length,
+              gshard.train.steps * gshard.train.batch_sequences * gshard.data.sequence_length);
+    EXPECT_EQ(r->optim, gshard.optim);
+    EXPECT_EQ(r->train.seed, gshard.train.seed);
+  }
+  near(double(count_parameters(fine.model).total), double(count_parameters(gshard.model).total));
+  const auto experts = [](const Recipe& r) {
+    const ParameterCount n = count_parameters(r.model);
+    return n.routed_experts + n.shared_experts;
+  };
+  EXPECT_EQ(experts(fine), experts(gshard));
+}
+
 TEST(Overrides, SetScalarsListsAndEntries) {
   const std::vector<std::string> overrides = {
       "model.hidden_size=512",     "optim.lr=3e-4",

@@ -51,6 +51,23 @@ std::size_t rows_of(const HtmlNode& page, const std::string& id) {
   return rows;
 }
 
+// The first run ends at 1.9 bits per byte; the second is there after its evaluation at step 50.
+TEST(Compare, TimesAndBalanceAreOfTheRunsHistory) {
+  ComparedRun first = made_up("first", 1), second = made_up("second", 1);
+  for (StepMetrics& s : second.input.history.steps) {
+    s.elapsed_s = double(s.step) * 7;
+    s.load_max_over_mean = s.step <= 50 ? 9 : 1.25 + double(s.step % 2);
+    s.dead_experts = s.step < 50 || (s.step >= 60 && s.step < 85) ? 2 : 0;
+  }
+  second.input.history.evals = {{.step = 50, .bits_per_byte = 1.85},
+                                {.step = 100, .bits_per_byte = 1.8}};
+  const HtmlNode page = testing::parse_html(comparison_html({first, second}));
+  const std::string figures = page.with_id("figures")->whole_text();
+  EXPECT_NE(figures.find("5m50s"), std::string::npos) << figures;  // 350 s
+  EXPECT_NE(figures.find("0.75"), std::string::npos) << figures;   // 1/4 and 5/4, one by one
+  EXPECT_NE(figures.find("25"), std::string::npos) << figures;     // steps 60 to 84
+}
+
 TEST(Compare, ShowsEveryRunInEveryCurve) {
   const std::vector<ComparedRun> runs{made_up("a<b>&c", 1), made_up("second", 2), made_up("x", 3)};
   const std::string html = comparison_html(runs);
