@@ -18,6 +18,8 @@
 #include <random>
 #include <thread>
 
+#include "quern/distributed/internal/lifeline.h"
+
 namespace quern {
 namespace {
 
@@ -25,6 +27,8 @@ using Clock = std::chrono::steady_clock;
 
 constexpr double kHurriedTimeout = 5;
 constexpr int kLastWords = 3;  // datagrams may be lost
+// After a death; who is being killed too, with all of the job, blames nobody.
+constexpr std::chrono::milliseconds kSilenceAfterDeath{300};
 
 enum class Word : std::int32_t { alive, heard, end };
 
@@ -79,7 +83,9 @@ struct RankWatch::State {
   void listen(double seconds);
   void hear(const Datagram& d, const sockaddr_in& from);
   void look();
-  [[noreturn]] void end(int silent, double seconds);
+  void follow_neighbour(const Communicator& ranks);
+  void say(int culprit, const std::string& what) const;
+  [[noreturn]] void end();
 
   RankWatchOptions options;
   int rank, size, socket = -1;
@@ -93,6 +99,8 @@ struct RankWatch::State {
     sockaddr_in at{};
   };
   std::vector<Peer> peers;  // by rank; the others know the first alone
+  internal::Lifeline lifeline;
+  int neighbour = -1;  // the next rank of this machine, if it can be followed
   std::atomic<i64> step = 0;
   std::atomic<bool> done = false;
   std::thread thread;
@@ -121,6 +129,7 @@ RankWatch::State::State(const Communicator& ranks, RankWatchOptions o)
     hosts.emplace_back(name.begin(), name.end());
   }
   peers.resize(size_t(rank == 0 ? size : 1));
+  follow_neighbour(ranks);
   if (socket >= 0) thread = std::thread([this] { run(); });
 }
 
@@ -128,6 +137,19 @@ RankWatch::State::~State() {
   done = true;
   if (thread.joinable()) thread.join();
   if (socket >= 0) ::close(socket);
+}
+
+// The ranks of a machine follow one another in a ring, so that one of them sees each death.
+void RankWatch::State::follow_neighbour(const Communicator& ranks) {
+  const auto place = lifeline.place();
+  const auto places = ranks.all_gather_values(std::span<const std::uint64_t>(place));
+  for (int i = 1; i < size && neighbour < 0; ++i) {
+    const int other = (rank + i) % size;
+    internal::Lifeline::Place at{};
+    std::copy(places[size_t(other)].begin(), places[size_t(other)].end(), at.begin());
+    if (hosts[size_t(other)] == hosts[size_t(rank)] && lifeline.follow(at)) neighbour = other;
+  }
+  ranks.barrier();  // all hold on before the first leaves
 }
 
 // A watch that has itself been stopped for a while has heard nothing, and blames nobody for that.
@@ -161,7 +183,13 @@ void RankWatch::State::listen(double seconds) {
   const Clock::time_point begin = Clock::now();
   for (double left = seconds; left > 0 && !done; left = seconds - seconds_since(begin)) {
     pollfd waiting{socket, POLLIN, 0};
-    if (::poll(&waiting, 1, int(1 + 1000 * std::min(left, 0.1))) <= 0) continue;
+    const bool silent = ::poll(&waiting, 1, int(1 + 1000 * std::min(left, 0.1))) <= 0;
+    if (neighbour >= 0 && lifeline.other_died()) {
+      std::this_thread::sleep_for(kSilenceAfterDeath);
+      say(neighbour, "has died after step " + std::to_string(step.load()));
+      end();
+    }
+    if (silent) continue;
     Datagram d;
     sockaddr_in from{};
     socklen_t length = sizeof from;
@@ -174,7 +202,7 @@ void RankWatch::State::listen(double seconds) {
 }
 
 void RankWatch::State::hear(const Datagram& d, const sockaddr_in& from) {
-  if (d.word == Word::end) std::_Exit(options.exit_code);
+  if (d.word == Word::end) end();
   if (d.rank < 0 || size_t(d.rank) >= peers.size()) return;
   peers[size_t(d.rank)] = {true, Clock::now(), d.step, from};
   if (rank == 0) tell(Word::heard, from);
@@ -185,23 +213,30 @@ void RankWatch::State::look() {
   const double limit = hurried ? std::min(options.timeout_s, kHurriedTimeout) : options.timeout_s;
   for (size_t r = rank == 0 ? 1 : 0; r < peers.size(); ++r) {
     const double silent = seconds_since(peers[r].heard);
-    if (peers[r].met && silent > limit && !done) end(int(r), silent);
+    if (!peers[r].met || silent <= limit || done) continue;
+    char what[128];
+    std::snprintf(what, sizeof what,
+                  "has been silent for %.0f s, last seen at step %lld: it is dead or hangs", silent,
+                  static_cast<long long>(peers[r].step));
+    say(int(r), what);
+    end();
   }
 }
 
-void RankWatch::State::end(int silent, double seconds) {
-  std::fprintf(
-      stderr,
-      "quern: rank %d on %s has been silent for %.0f s, last seen at step %lld: it is dead "
-      "or hangs; all ranks end%s\n",
-      silent, hosts[size_t(silent)].c_str(), seconds,
-      static_cast<long long>(peers[size_t(silent)].step),
-      options.advice.empty() ? "" : (" (go on with: " + options.advice + ")").c_str());
+void RankWatch::State::say(int culprit, const std::string& what) const {
+  const std::string advice = options.advice.empty() ? "" : " (go on with: " + options.advice + ")";
+  std::fprintf(stderr, "quern: rank %d on %s %s; all ranks end%s\n", culprit,
+               hosts[size_t(culprit)].c_str(), what.c_str(), advice.c_str());
+}
+
+// The first rank tells all others, another one tells the first.
+void RankWatch::State::end() {
   for (int i = 0; i < kLastWords; ++i) {
     for (const Peer& p : peers) {
       if (p.met) tell(Word::end, p.at);
     }
   }
+  lifeline.leave();
   std::_Exit(options.exit_code);
 }
 

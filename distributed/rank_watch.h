@@ -19,9 +19,10 @@ struct RankWatchOptions {
 };
 
 // From a thread of its own every rank tells the first one, by UDP, that it is alive, and hears from
-// it; no main thread is asked, so that long work is not taken for death. Who finds a rank silent
-// names it on stderr, with its machine and step, and ends the job. Where no datagram ever arrives,
-// nothing is watched. With one rank it does nothing.
+// it; no main thread is asked, so that long work is not taken for death. On one machine a death is
+// seen at once. Who finds a rank silent or dead names it on stderr, with its machine and step, and
+// ends the job. Where no datagram ever arrives, ranks of other machines are not watched. With one
+// rank it does nothing.
 class RankWatch {
  public:
   // All ranks make one together.

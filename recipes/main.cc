@@ -34,6 +34,7 @@
 #include "quern/recipes/launch.h"
 #include "quern/recipes/probe.h"
 #include "quern/recipes/profile.h"
+#include "quern/recipes/rank_limits.h"
 #include "quern/recipes/run.h"
 #include "quern/recipes/verify.h"
 
@@ -91,6 +92,8 @@ struct TrainCommand {
                          .hint = "give a folder for the run, or --dry-run"});
     }
     if (ranks > 1) {
+      Recipe shared = r;
+      settle_lanes(shared, ranks);  // before anything is started
       *result = ExitCode(launch_ranks(ranks, invocation.argc, invocation.argv));
       return;
     }

@@ -30,6 +30,7 @@
 #include "quern/recipes/probe.h"
 #include "quern/recipes/progress_line.h"
 #include "quern/recipes/rank_layout.h"
+#include "quern/recipes/rank_limits.h"
 #include "quern/recipes/run_inputs.h"
 #include "quern/recipes/run_log.h"
 #include "quern/recipes/run_report.h"
@@ -74,6 +75,7 @@ class Run {
   ExitCode go();
 
  private:
+  ExitCode take_steps_and_finish();
   void restore(const VerifiedCheckpoint& checkpoint);
   void remember(const RunHistory& history);
   void log_environment();
@@ -225,7 +227,14 @@ void Run::remember(const RunHistory& history) {
   for (const SampleMetrics& s : history.samples) sampled_.insert({s.step, s.prompt});
 }
 
+// A rank that is done is watched until all are.
 ExitCode Run::go() {
+  const ExitCode code = take_steps_and_finish();
+  ranks_.barrier();
+  return code;
+}
+
+ExitCode Run::take_steps_and_finish() {
   start_ = seconds_now();
   if (recipe_.model.n_routed_experts > 0) {
     line_.note("auxiliary losses: " + auxiliary_losses(recipe_.model));
@@ -246,6 +255,7 @@ ExitCode Run::go() {
 
 void Run::take_steps() {
   const i64 first = trainer_.progress().step, steps = recipe_.train.steps;
+  watch_.at_step(first);
   prefetch();
   if (first > 0 && first < steps) after_step(first);  // what a signal broke off
   while (trainer_.progress().step < steps) {
@@ -558,10 +568,10 @@ ExitCode Run::finish() {
 
 // Everything about the recipe that the start of a run decides. Throws StopRequested.
 void settle(Recipe& recipe, const RunInputs& data, const fs::path& run, const Communicator& ranks) {
+  settle_lanes(recipe, ranks.size());
   recipe.train.dtype = resolved_dtype(recipe.train);
   settle_chat_template(recipe, *data.sampler);
   settle_finetuning(recipe, *data.sampler->sources()[0].file, run);
-  if (recipe.train.lanes == 1) recipe.train.lanes = ranks.size();
   if (recipe.train.steps == 0) choose_steps(recipe, data.sampler, ranks.size());
   validate(recipe);
 }
@@ -626,6 +636,7 @@ ExitCode resume_run(const fs::path& run, const StepHooks& hooks, const Communica
     return ExitCode::kDone;
   }
   const Recipe recipe = load_recipe((run / "recipe.textproto").string());
+  check_ranks(recipe, ranks.size());
   use_threads(recipe.train.threads);
   RunInputs inputs = open_inputs(recipe);
   check_corpus_hashes(run, recipe);

@@ -253,7 +253,6 @@ std::string Trainer::find_fault(const Batch& batch) {
 
 void Trainer::compute_gradients(const Batch& batch, StepReport& report, FaultFinder* finder) {
   const i64 micro = recipe_.train.micro_batch_sequences;
-  const i64 lane_size = batch.tokens.dim(0) / recipe_.train.lanes;
   const i64 counted = count_labels(batch.labels);
   report.tokens = batch.tokens.numel();
   std::vector<MicroBatchReport> parts;
@@ -265,12 +264,13 @@ void Trainer::compute_gradients(const Batch& batch, StepReport& report, FaultFin
   }
   for (Parameter* p : with_gradients_) p->clear_grad();
   for (i64 own = 0; own < lanes_.lanes(); ++own) {
-    const i64 lane = groups_.world.rank() * lanes_.lanes() + own;
+    const auto [lane, lane_begin, lane_end] = lane_part(
+        own, groups_.world.rank(), groups_.world.size(), recipe_.train.lanes, batch.tokens.dim(0));
     const TapeWatch hook = hooks_.watch ? hooks_.watch(next_sample_, lane) : TapeWatch();
     const TapeWatch watch = finder != nullptr ? finder->after(hook) : hook;
     const bool watched = watch.output || watch.gradient;
     TrainingStep step = whole;
-    for (i64 first = lane * lane_size; first < (lane + 1) * lane_size; first += micro) {
+    for (i64 first = lane_begin; first < lane_end; first += micro) {
       parts.push_back(
           run_micro_batch(batch, first, micro, counted, watched ? &watch : nullptr, step));
     }

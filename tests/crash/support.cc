@@ -14,6 +14,7 @@
 #include <chrono>
 #include <cstdio>
 #include <cstdlib>
+#include <cstring>
 #include <fstream>
 #include <nlohmann/json.hpp>
 #include <random>
@@ -65,6 +66,14 @@ std::string made_up_text(unsigned number) {
   std::string text;
   for (int w = 0; w < 400; ++w) text += std::string(words[random() % 16]) + (w % 9 ? " " : ".\n");
   return text;
+}
+
+void for_each_logged(const fs::path& run, const std::function<void(const nlohmann::json&)>& f) {
+  std::ifstream log(run / "metrics.jsonl");
+  for (std::string line; std::getline(log, line);) {
+    const auto json = nlohmann::json::parse(line, nullptr, false);  // the last line may be torn
+    if (json.is_object()) f(json);
+  }
 }
 
 }  // namespace
@@ -169,7 +178,9 @@ fs::path Workspace::recipe(const std::string& name, const Toy& toy) const {
       << "\n  intermediate_size: " << width << "\n  moe_intermediate_size: " << width
       << "\n  num_hidden_layers: 1\n  num_attention_heads: 1\n  kv_lora_rank: 8\n"
          "  qk_nope_head_dim: 4\n  qk_rope_head_dim: 4\n  v_head_dim: 4\n"
-         "  first_k_dense_replace: 0\n  n_routed_experts: 2\n  num_experts_per_tok: 1\n}\n"
+         "  first_k_dense_replace: 0\n  n_routed_experts: "
+      << toy.n_routed_experts
+      << "\n  num_experts_per_tok: 1\n}\n"
          "data {\n  train { path: "
       << folder_ / "corpus/train.h5"
       << " }\n  validation: " << folder_ / "corpus/validation.h5"
@@ -180,7 +191,8 @@ fs::path Workspace::recipe(const std::string& name, const Toy& toy) const {
       << "\n  micro_batch_sequences: 4\n  threads: 1\n  log_every: 0\n  eval_every: 0\n"
          "  eval_max_tokens: 64\n  checkpoint_every: "
       << toy.checkpoint_every << "\n  keep_checkpoints: " << toy.keep_checkpoints << "\n"
-      << toy.more_train << "}\n";
+      << toy.more_train << "}\n"
+      << toy.more;
   return folder_ / name;
 }
 
@@ -218,13 +230,37 @@ bool inside_save(const fs::path& run) {
 }
 
 std::int64_t logged_step(const fs::path& run) {
-  std::ifstream log(run / "metrics.jsonl");
   std::int64_t last = 0;
-  for (std::string line; std::getline(log, line);) {
-    const auto json = nlohmann::json::parse(line, nullptr, false);  // the last line may be torn
-    if (json.is_object() && json.value("type", "") == "step") last = json["step"];
-  }
+  for_each_logged(run, [&](const nlohmann::json& line) {
+    if (line.value("type", "") == "step") last = line["step"];
+  });
   return last;
+}
+
+std::int64_t event_step(const fs::path& run, const std::string& name, const std::string& detail) {
+  std::int64_t first = 0;
+  for_each_logged(run, [&](const nlohmann::json& line) {
+    if (first > 0 || line.value("type", "") != "event" || line.value("name", "") != name) return;
+    if (line.value("detail", "").starts_with(detail)) first = line["step"];
+  });
+  return first;
+}
+
+std::map<int, pid_t> ranks_of(const fs::path& run) {
+  constexpr const char* kRank = "OMPI_COMM_WORLD_RANK=";
+  std::map<int, pid_t> found;
+  std::error_code ignored;
+  for (const auto& entry : fs::directory_iterator("/proc", ignored)) {
+    const std::string name = entry.path().filename().string();
+    if (name.find_first_not_of("0123456789") != std::string::npos) continue;
+    const std::string words = bytes_of(entry.path() / "cmdline");  // each ends with a zero
+    if (words.find(run.string() + '\0') == std::string::npos) continue;
+    std::istringstream variables(bytes_of(entry.path() / "environ"));
+    for (std::string v; std::getline(variables, v, '\0');) {
+      if (v.starts_with(kRank)) found[std::stoi(v.substr(std::strlen(kRank)))] = std::stoi(name);
+    }
+  }
+  return found;
 }
 
 std::string bytes_of(const fs::path& file) {

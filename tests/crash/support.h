@@ -62,7 +62,9 @@ struct Toy {
   std::int64_t batch_sequences = 4;
   std::int64_t vocab_size = 280;
   std::int64_t hidden_size = 8;
+  std::int64_t n_routed_experts = 2;
   std::string more_train;  // further fields of train { }
+  std::string more;        // further blocks
 };
 
 // A folder with a corpus, removed at the end of the scope. With an empty `parent` it lies where
@@ -92,6 +94,10 @@ std::vector<fs::path> debris(const fs::path& run);
 bool inside_save(const fs::path& run);
 // The last step written down in the run's log; 0 where there is none.
 std::int64_t logged_step(const fs::path& run);
+// The step of the first event of this name whose detail begins so; 0 where there is none.
+std::int64_t event_step(const fs::path& run, const std::string& name, const std::string& detail);
+// The processes that mpirun has started for the run, by rank.
+std::map<int, pid_t> ranks_of(const fs::path& run);
 
 std::string bytes_of(const fs::path& file);  // empty where there is none
 // "" or what differs between the newest checkpoints of two runs.

@@ -5,15 +5,15 @@
 
 namespace quern::golden {
 
-void check(const GoldenFile& golden, Report& report) {
+void check(const GoldenFile& golden, Report& report, const Layout& layout) {
   for (const DType dtype : {DType::f32, DType::f64}) {
     report.set_precision(name_of(dtype));
     try {
       const ModelConfig config = golden.config();
       if (golden.is_training_run()) {
-        check_training(golden, config, dtype, report);
+        check_training(golden, config, dtype, report, layout);
       } else {
-        check_pass(golden, config, dtype, report);
+        check_pass(golden, config, dtype, report, layout);
       }
     } catch (const ConfigError& e) {
       report.failure("config", e.what());

@@ -3,17 +3,19 @@
 #pragma once
 
 #include "tests/golden/golden_file.h"
+#include "tests/golden/layout.h"
 
 namespace quern::golden {
 
 // One line per precision and quantity. What Quern cannot run, and what is missing in the file, is
 // a failure line.
-void check(const GoldenFile& golden, Report& report);
+void check(const GoldenFile& golden, Report& report, const Layout& layout = Layout());
 
 // The two kinds of files: one forward and backward pass, and a training run with AdamW.
-void check_pass(const GoldenFile& golden, const ModelConfig& config, DType dtype, Report& report);
+void check_pass(const GoldenFile& golden, const ModelConfig& config, DType dtype, Report& report,
+                const Layout& layout);
 void check_training(const GoldenFile& golden, const ModelConfig& config, DType dtype,
-                    Report& report);
+                    Report& report, const Layout& layout);
 
 // Cross entropy (mean over counted positions, labels shifted by one), and what backward starts
 // from: that plus the auxiliary loss with coefficient one.

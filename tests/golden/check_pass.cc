@@ -21,7 +21,8 @@ void compare_trace(const GoldenFile& golden, const std::string& quantity, const 
   compare_with(golden, quantity, ours, kValueBound, report);
 }
 
-void check_hidden_states(const GoldenFile& golden, const ModelOutput& out, Report& report) {
+void check_hidden_states(const GoldenFile& golden, const ModelOutput& out, const Layout& layout,
+                         i64 batch, Report& report) {
   for (size_t i = 0; i < out.trace.size(); ++i) {
     const std::string n = std::to_string(i);
     compare_trace(golden, "hidden/" + n, out.trace[i].hidden, report);
@@ -29,7 +30,7 @@ void check_hidden_states(const GoldenFile& golden, const ModelOutput& out, Repor
     compare_trace(golden, "mlp_out/" + n, out.trace[i].mlp_out, report);
   }
   compare_trace(golden, "hidden/" + std::to_string(out.trace.size()), out.last_hidden, report);
-  compare_trace(golden, "hidden/final_norm", out.hidden.value(), report);
+  compare_trace(golden, "hidden/final_norm", layout.turn_back(out.hidden.value(), batch), report);
 }
 
 // The number of tokens whose chosen experts differ from the file's, in any order.
@@ -102,13 +103,13 @@ void check_routers(const GoldenFile& golden, const ModelConfig& config, const Mo
 
 // Each against the largest element of that tensor; their 2-norm, in f64, from the file's gradients.
 void check_gradients(const GoldenFile& golden, const std::vector<Parameter*>& parameters,
-                     DType dtype, Report& report) {
+                     DType dtype, const Layout& layout, Report& report) {
   settle_grads(parameters);
   const std::string folder =
       golden.file.has("grads_f64/" + parameters[0]->name) ? "grads_f64" : "grads";
-  if (!check_names(golden, folder, names_of(parameters), report)) return;
+  if (!check_names(golden, folder, layout.everywhere(names_of(parameters)), report)) return;
   Summary summary(report);
-  double squares = 0;
+  std::vector<double> squares;
   for (const Parameter* p : parameters) {
     const Tensor theirs = golden.reference("grads/" + p->name).cast(DType::f64);
     if (theirs.shape() != p->grad.shape()) {
@@ -116,14 +117,16 @@ void check_gradients(const GoldenFile& golden, const std::vector<Parameter*>& pa
       continue;
     }
     summary.add("grads/" + p->name, compare(p->grad, theirs, bound_for(dtype, kGradientBound)));
-    for (const double v : theirs.span<double>()) squares += v * v;
+    double sum = 0;
+    for (const double v : theirs.span<double>()) sum += v * v;
+    squares.push_back(sum);
   }
   summary.print("grads");
-  const Tensor norm = Tensor::full({}, dtype, global_norm(parameters));
+  const Tensor norm = Tensor::full({}, dtype, layout.norm(squared_norms(parameters), parameters));
   if (dtype == DType::f32 || golden.has_f64("grad_norm")) {
     return compare_with(golden, "grad_norm", norm, kNormBound, report);
   }
-  report.line("grad_norm", compare(norm, Tensor::full({}, dtype, std::sqrt(squares)),
+  report.line("grad_norm", compare(norm, Tensor::full({}, dtype, layout.norm(squares, parameters)),
                                    bound_for(dtype, kNormBound)));
 }
 
@@ -149,22 +152,26 @@ Losses losses(Tape& tape, const Model& model, const Tensor& ids, const Tensor& l
   return result;
 }
 
-void check_pass(const GoldenFile& golden, const ModelConfig& config, DType dtype, Report& report) {
-  Model model(config, dtype);
-  if (!load_weights(golden, model, report)) return;
+void check_pass(const GoldenFile& golden, const ModelConfig& config, DType dtype, Report& report,
+                const Layout& layout) {
+  Model model(config, dtype, layout.ep());
+  if (!load_weights(golden, model, layout, report)) return;
   const std::vector<Parameter*> parameters = parameters_of(model);
   Tape tape;
-  const Losses ours =
-      losses(tape, model, golden.integers("input_ids"), golden.integers("labels"), true);
-  check_hidden_states(golden, ours.out, report);
+  const Tensor ids = layout.turn(golden.integers("input_ids"));
+  Losses ours = losses(tape, model, ids, layout.turn(golden.integers("labels")), true);
+  const i64 batch = ids.dim(0);
+  layout.turn_back(ours.out, batch);
+  check_hidden_states(golden, ours.out, layout, batch, report);
   check_routers(golden, config, ours.out, dtype, report);
   Tape silent(false);
   const Var logits = ops::linear(silent, ours.out.hidden, silent.parameter(model.head()));
-  compare_with(golden, "logits", logits.value(), kValueBound, report);
+  compare_with(golden, "logits", layout.turn_back(logits.value(), batch), kValueBound, report);
   compare_with(golden, "loss", ours.cross_entropy.value(), kLossBound, report);
   compare_with(golden, "total_loss", ours.total.value(), kLossBound, report);
-  tape.backward(ours.total);
-  check_gradients(golden, parameters, dtype, report);
+  tape.backward(ops::scale(tape, ours.total, layout.share()));
+  layout.sum_gradients(model);
+  check_gradients(golden, parameters, dtype, layout, report);
 }
 
 }  // namespace quern::golden

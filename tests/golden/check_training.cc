@@ -4,6 +4,7 @@
 #include <nlohmann/json.hpp>
 #include <set>
 
+#include "quern/autograd/ops/elementwise.h"
 #include "quern/optim/adamw.h"
 #include "quern/optim/grad_clip.h"
 #include "tests/golden/check.h"
@@ -46,7 +47,7 @@ struct Curves {
   Tensor loss, aux_loss, norm;  // [steps], [steps, moe layers], [steps]
 };
 
-Curves train(Model& model, const Training& training, const Tensor& batches) {
+Curves train(Model& model, const Training& training, const Tensor& batches, const Layout& layout) {
   const i64 steps = batches.dim(0), batch = batches.dim(1), seq = batches.dim(2);
   i64 moe_layers = 0;
   for (const Block& layer : model.layers) moe_layers += layer.moe.has_value();
@@ -58,11 +59,13 @@ Curves train(Model& model, const Training& training, const Tensor& batches) {
                   [&](const Parameter& p) { return !training.not_decayed.contains(p.name); });
   for (i64 s = 0; s < steps; ++s) {
     for (Parameter* p : parameters) p->clear_grad();
-    const Tensor ids = batches.rows(s, s + 1).reshape({batch, seq});
+    for (Parameter* p : model.for_other_ranks()) p->clear_grad();
+    const Tensor ids = layout.turn(batches.rows(s, s + 1).reshape({batch, seq}));
     Tape tape;
     const Losses l = losses(tape, model, ids, ids, false);
-    tape.backward(l.total);
-    const double norm = global_norm(parameters);
+    tape.backward(ops::scale(tape, l.total, layout.share()));
+    layout.sum_gradients(model);
+    const double norm = layout.norm(squared_norms(parameters), parameters);
     optimizer.step(training.lr, clip_scale(norm, training.max_norm));
     curves.loss.data<double>()[s] = l.cross_entropy.item();
     curves.norm.data<double>()[s] = norm;
@@ -83,8 +86,9 @@ double norm_of_difference(const Tensor& a, const Tensor& b) {
 }
 
 void check_final_weights(const GoldenFile& golden, const std::vector<Parameter*>& parameters,
-                         DType dtype, Report& report) {
-  if (!check_names(golden, "final_weights_f64", names_of(parameters), report)) return;
+                         DType dtype, const Layout& layout, Report& report) {
+  const std::vector<std::string> names = layout.everywhere(names_of(parameters));
+  if (!check_names(golden, "final_weights_f64", names, report)) return;
   Summary values(report), updates(report);
   for (const Parameter* p : parameters) {
     const Tensor ours = p->value.cast(DType::f64);
@@ -108,15 +112,15 @@ void check_final_weights(const GoldenFile& golden, const std::vector<Parameter*>
 }  // namespace
 
 void check_training(const GoldenFile& golden, const ModelConfig& config, DType dtype,
-                    Report& report) {
-  Model model(config, dtype);
-  if (!load_weights(golden, model, report)) return;
+                    Report& report, const Layout& layout) {
+  Model model(config, dtype, layout.ep());
+  if (!load_weights(golden, model, layout, report)) return;
   const Training training = training_of(golden);
-  const Curves curves = train(model, training, golden.integers("batches"));
+  const Curves curves = train(model, training, golden.integers("batches"), layout);
   compare_with(golden, "step_loss", curves.loss.cast(dtype), kStepLossBound, report);
   compare_with(golden, "step_aux_loss", curves.aux_loss.cast(dtype), kAuxLossBound, report);
   compare_with(golden, "step_grad_norm", curves.norm.cast(dtype), kNormBound, report);
-  check_final_weights(golden, parameters_of(model), dtype, report);
+  check_final_weights(golden, parameters_of(model), dtype, layout, report);
 }
 
 }  // namespace quern::golden

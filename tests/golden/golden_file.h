@@ -7,6 +7,7 @@
 
 #include "quern/data/hdf5_file.h"
 #include "quern/layers/model.h"
+#include "tests/golden/layout.h"
 #include "tests/golden/report.h"
 
 namespace quern::golden {
@@ -37,7 +38,7 @@ std::vector<Parameter*> parameters_of(Model& model);
 
 // Fills the model from `weights/`. Each tensor missing, surplus or of another shape is a failure
 // line that names it; returns whether there was none.
-bool load_weights(const GoldenFile& golden, Model& model, Report& report);
+bool load_weights(const GoldenFile& golden, Model& model, const Layout& layout, Report& report);
 
 // Names under `folder`/ that are not among these, and those of these not found there, become
 // failure lines; returns whether there was none.
