@@ -468,7 +468,7 @@ void Run::write_samples() {
 // `must`: nothing comes afterwards that could save again.
 void Run::save(bool must) {
   const i64 step = trainer_.progress().step;
-  finish_save(must);
+  finish_save(false);  // where it fails, this one tries again
   if (ranks_.any(step != taken_step_)) {
     timed("saving", [&] {
       const bool behind = recipe_.train.background_save && !must;
