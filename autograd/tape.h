@@ -118,14 +118,20 @@ struct TapeWatch {
       gradient;
 };
 
+// How products treat the rows of their left operand. together: as is fastest. alone: each has the
+// bits it would have as the only one, as in generation, where a row is a sequence of its own.
+enum class ProductRows { together, alone };
+
 // Belongs to one thread. A tape that does not record serves inference: its Vars are constants.
 class Tape {
  public:
-  explicit Tape(bool recording = true) : recording_(recording) {}
+  explicit Tape(bool recording = true, ProductRows rows = ProductRows::together)
+      : recording_(recording), rows_(rows) {}
   Tape(const Tape&) = delete;
   Tape& operator=(const Tape&) = delete;
 
   bool recording() const { return recording_; }
+  bool rows_alone() const { return rows_ == ProductRows::alone; }
 
   // Nobody watches at first (null). The watch must outlive the tape.
   void set_watch(const TapeWatch* watch) { watch_ = watch; }
@@ -190,6 +196,7 @@ class Tape {
   void show_gradients(const Node& node) const;
 
   bool recording_;
+  ProductRows rows_;
   const TapeWatch* watch_ = nullptr;
   const std::string* module_ = nullptr;
   bool met_trainable_ = false;

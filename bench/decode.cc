@@ -78,22 +78,34 @@ double read_rate(i64 bytes) {
 
 }  // namespace
 
-DecodeTimes time_decode(const ModelConfig& config, DType dtype, i64 context, i64 tokens) {
+DecodeTimes time_decode(const ModelConfig& config, DType dtype, i64 context, i64 tokens,
+                        i64 batch) {
   Model model(config, dtype);
   model.initialise(1);
   verify(model);
-  KvCache cache(config, context + tokens, DType::f32);
-  Tensor logits = model.decode(pattern(config, context), cache);
-  const Tensor next = Tensor::empty({1}, DType::i32);
+  KvCache cache(config, context + tokens, DType::f32, batch);
+  Tensor logits = Tensor::empty({batch, config.vocab_size}, DType::f32);
+  std::vector<i64> sequences;
+  DecodeTimes times{.tokens = tokens, .batch = batch};
+  for (i64 s = 0; s < batch; ++s) {
+    // Each begins elsewhere in the pattern, so that they choose different experts.
+    const Tensor ids = pattern(config, context + s).rows(s, s + context);
+    const double begin = seconds_now();
+    const Tensor last = model.decode(ids, cache, s);
+    times.prompt_seconds = seconds_now() - begin;
+    logits.rows(s, s + 1).copy_from(last.reshape({1, config.vocab_size}));
+    sequences.push_back(s);
+  }
+  const Tensor next = Tensor::empty({batch}, DType::i32);
   const double begin = seconds_now();
   for (i64 t = 0; t < tokens; ++t) {
-    const auto row = logits.span<float>();
-    next.data<i32>()[0] = i32(std::max_element(row.begin(), row.end()) - row.begin());
-    logits = model.decode(next, cache);
+    for (i64 s = 0; s < batch; ++s) {
+      const auto row = logits.rows(s, s + 1).span<float>();
+      next.data<i32>()[s] = i32(std::max_element(row.begin(), row.end()) - row.begin());
+    }
+    logits = model.decode_each(next, sequences, cache);
   }
-  DecodeTimes times;
   times.seconds = seconds_now() - begin;
-  times.tokens = tokens;
   const ParameterCount count = count_parameters(config);
   times.bytes_per_token =
       double(size_of(dtype)) * double(count.active_without_input_embedding) +

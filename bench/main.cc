@@ -215,7 +215,7 @@ struct MemoryCommand : Command {
 
 struct DecodeCommand {
   std::string preset_name = "tiny", dtype = "fp32";
-  i64 threads = 0, context = 256, tokens = 256;
+  i64 threads = 0, context = 256, tokens = 256, batch = 1;
   bool json = false;
 
   void define_in(CLI::App& app) {
@@ -232,8 +232,11 @@ struct DecodeCommand {
     c->add_option("--context", context, "tokens before those that count")
         ->check(CLI::Range(i64(1), i64(1) << 20))
         ->capture_default_str();
-    c->add_option("--tokens", tokens, "tokens that count")
+    c->add_option("--tokens", tokens, "tokens that count, of each sequence")
         ->check(CLI::Range(i64(1), i64(1) << 20))
+        ->capture_default_str();
+    c->add_option("--batch", batch, "sequences at once")
+        ->check(CLI::Range(i64(1), i64(4096)))
         ->capture_default_str();
     c->add_flag("--json", json, "print one line of JSON");
     c->callback([this] { run(); });
@@ -242,17 +245,21 @@ struct DecodeCommand {
   void run() {
     use_threads(threads);
     const DecodeTimes times = time_decode(
-        preset(preset_name), dtype == "bf16" ? DType::bf16 : DType::f32, context, tokens);
+        preset(preset_name), dtype == "bf16" ? DType::bf16 : DType::f32, context, tokens, batch);
+    // What memory allows is known of one sequence: several share weights.
+    const ordered_json share = batch > 1 ? ordered_json() : ordered_json(rounded(times.share(), 3));
     print({{"preset", preset_name},
            {"dtype", dtype},
            {"kernels", name_of(kernel_set())},
            {"threads", num_threads()},
            {"context", context},
            {"tokens", tokens},
-           {"tokens_per_s", rounded(double(tokens) / times.seconds, 1)},
+           {"batch", batch},
+           {"prompt_tokens_per_s", rounded(double(context) / times.prompt_seconds, 1)},
+           {"tokens_per_s", rounded(double(batch * tokens) / times.seconds, 1)},
            {"MB_per_token", rounded(times.bytes_per_token / 1e6, 2)},
            {"read_GB_per_s", rounded(times.read_rate / 1e9, 1)},
-           {"share_of_bound", rounded(times.share(), 3)}},
+           {"share_of_bound", share}},
           json);
   }
 };

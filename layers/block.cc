@@ -67,14 +67,14 @@ BlockOutput Block::forward(Tape& tape, const Var& x, const AttentionContext& con
 }
 
 Tensor Block::decode(const Tensor& x, const AttentionContext& context, KvCache::Layer& cache,
-                     i64 past, const RoutingContext& routing) const {
-  Tape silent(false);
+                     const RoutingContext& routing) const {
+  Tape silent(false, context.products);
   const Tensor h = input_layernorm.forward(silent, Var(x)).value();
   Var latents;
-  const Tensor attended = std::visit(
-      overloaded{[&](const Mla& mla) { return mla.decode(h, context, cache, past, &latents); },
-                 [&](const auto& other) { return other.decode(h, context, cache, past); }},
-      self_attn);
+  const Tensor attended =
+      std::visit(overloaded{[&](const Mla& mla) { return mla.decode(h, context, cache, &latents); },
+                            [&](const auto& other) { return other.decode(h, context, cache); }},
+                 self_attn);
   const Var a = ops::add(silent, Var(x), Var(attended));
   return feed_forward(silent, Var(x), a, latents, routing).y.value();
 }

@@ -26,8 +26,8 @@ struct Block {
 
   BlockOutput forward(Tape& tape, const Var& x, const AttentionContext& context,
                       const RoutingContext& routing) const;
-  // New tokens of one sequence; see Mla::decode and Gqa::decode.
-  Tensor decode(const Tensor& x, const AttentionContext& context, KvCache::Layer& cache, i64 past,
+  // Of new tokens; see Mla::decode and Gqa::decode.
+  Tensor decode(const Tensor& x, const AttentionContext& context, KvCache::Layer& cache,
                 const RoutingContext& routing) const;
   void visit(const ParamVisitor& visitor);
 

@@ -32,12 +32,18 @@ Var Gqa::rotated(Tape& tape, const Var& x, const Linear& projection, i64 count,
                    ops::RopePairs::halves);
 }
 
-Var Gqa::forward(Tape& tape, const Var& x, const AttentionContext& context) const {
+Var Gqa::forward(Tape& tape, const Var& x, const AttentionContext& context,
+                 KvCache::Layer* fill) const {
   const Tape::Scope scope(tape, name);
   const i64 batch = context.batch, seq = context.seq;
   const Var q = rotated(tape, x, q_proj, heads, context);     // [tokens, heads, head_dim]
   const Var k = rotated(tape, x, k_proj, kv_heads, context);  // [tokens, kv_heads, head_dim]
   const Var v = v_proj.forward(tape, x);                      // [tokens, kv_heads * head_dim]
+  if (fill) {
+    const ops::NewTokens at{context.sequences, context.positions};
+    ops::put_rows(fill->keys, at, k.value());
+    ops::put_rows(fill->values, at, v.value());
+  }
   const Var out = ops::grouped_query_attention(
       tape, ops::reshape(tape, q, {batch, seq, heads, head_dim}),
       ops::reshape(tape, k, {batch, seq, kv_heads, head_dim}),
@@ -46,18 +52,15 @@ Var Gqa::forward(Tape& tape, const Var& x, const AttentionContext& context) cons
   return o_proj.forward(tape, ops::reshape(tape, out, {batch * seq, heads * head_dim}));
 }
 
-Tensor Gqa::decode(const Tensor& x, const AttentionContext& context, KvCache::Layer& layer,
-                   i64 past) const {
-  Tape silent(false);
-  const i64 tokens = x.dim(0), total = past + tokens;
+Tensor Gqa::decode(const Tensor& x, const AttentionContext& context, KvCache::Layer& layer) const {
+  Tape silent(false, context.products);
+  if (context.whole) return forward(silent, Var(x), context, &layer).value();
+  const ops::NewTokens at{context.sequences, context.positions};
   const Var q = rotated(silent, Var(x), q_proj, heads, context);
-  const Shape row{tokens, kv_heads * head_dim}, by_head{total, kv_heads, head_dim};
-  layer.keys.rows(past, total)
-      .copy_from(rotated(silent, Var(x), k_proj, kv_heads, context).value().reshape(row));
-  layer.values.rows(past, total).copy_from(v_proj.forward(silent, Var(x)).value());
-  const Tensor out = ops::grouped_query_decode(
-      q.value(), layer.keys.rows(0, total).reshape(by_head),
-      layer.values.rows(0, total).reshape(by_head), scale);  // [tokens, heads * head_dim]
+  ops::put_rows(layer.keys, at, rotated(silent, Var(x), k_proj, kv_heads, context).value());
+  ops::put_rows(layer.values, at, v_proj.forward(silent, Var(x)).value());
+  const Tensor out = ops::grouped_query_decode(q.value(), at, layer.keys, layer.values,
+                                               scale);  // [new tokens, heads * head_dim]
   return o_proj.forward(silent, Var(out)).value();
 }
 

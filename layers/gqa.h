@@ -18,13 +18,13 @@ struct Gqa {
   Gqa(const ModelConfig& config, const std::string& name, DType dtype);
 
   // x: [tokens, hidden_size] -> [tokens, hidden_size], with tokens = batch * seq
-  Var forward(Tape& tape, const Var& x, const AttentionContext& context) const;
+  // `fill`, if given, gets what decode() wants of these tokens.
+  Var forward(Tape& tape, const Var& x, const AttentionContext& context,
+              KvCache::Layer* fill = nullptr) const;
 
-  // The same for new tokens of one sequence that continue those in the cache; appends them to
-  // `layer`, whose first `past` rows are filled. Nothing is recorded.   x: [new tokens,
-  // hidden_size]
-  Tensor decode(const Tensor& x, const AttentionContext& context, KvCache::Layer& layer,
-                i64 past) const;
+  // The same for new tokens that continue sequences of the cache; puts them into `layer`, which
+  // has those before them. Nothing is recorded.   x: [new tokens, hidden_size]
+  Tensor decode(const Tensor& x, const AttentionContext& context, KvCache::Layer& layer) const;
 
   void visit(const ParamVisitor& visitor);
 

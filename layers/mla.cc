@@ -69,12 +69,18 @@ Mla::KeyParts Mla::rounded(Tape& tape, const KeyParts& keys) const {
           ops::straight_through(tape, keys.k_rope, ops::through_bf16(keys.k_rope.value()))};
 }
 
-Var Mla::forward(Tape& tape, const Var& x, const AttentionContext& context, Var* latents) const {
+void Mla::put(const KeyParts& keys, const AttentionContext& context, KvCache::Layer& layer) const {
+  layer.keep({context.sequences, context.positions}, keys.latent.value(), keys.k_rope.value());
+}
+
+Var Mla::forward(Tape& tape, const Var& x, const AttentionContext& context, Var* latents,
+                 KvCache::Layer* fill) const {
   const Tape::Scope scope(tape, name);
   const i64 batch = context.batch, seq = context.seq;
   const Var q = queries(tape, x, context);             // [tokens, heads, nope + rope]
   const KeyParts exact = key_parts(tape, x, context);  // [tokens, latent], [tokens, 1, rope]
   if (latents != nullptr) *latents = exact.latent;
+  if (fill != nullptr) put(exact, context, *fill);
   const KeyParts keys = rounded(tape, exact);
   const Var kv = kv_b_proj.forward(tape, keys.latent);  // [tokens, heads * (nope + value)]
   const Var out =
@@ -91,18 +97,21 @@ Tensor Mla::as_operand(const Tensor& x, i64 block_rows) const {
 }
 
 Tensor Mla::decode(const Tensor& x, const AttentionContext& context, KvCache::Layer& layer,
-                   i64 past, Var* latents) const {
-  Tape silent(false);
-  const i64 tokens = x.dim(0);
+                   Var* latents) const {
+  Tape silent(false, context.products);
+  if (context.whole) return forward(silent, Var(x), context, latents, &layer).value();
+  const ops::NewTokens at{context.sequences, context.positions};
   const Var q = queries(silent, Var(x), context);
   const KeyParts keys = key_parts(silent, Var(x), context);
   if (latents != nullptr) *latents = keys.latent;
-  layer.keep(past, keys.latent.value(), keys.k_rope.value().reshape({tokens, rope_dim}));
+  put(keys, context, layer);
   if (!layer.kv_b.defined()) layer.kv_b = as_operand(merged(kv_b_proj.weight), kBlock);
-  const KvCache::Kept kept = layer.kept(past + tokens);
+  const KvCache::Kept kept = layer.kept(at);
+  const Tensor rows = kept.latent.reshape({kept.latent.dim(0) * kept.latent.dim(1), latent});
   const Tensor out =
-      ops::mla_decode(q.value(), as_operand(kept.latent, 1), kept.k_rope, layer.kv_b, nope, value,
-                      scale);  // [tokens, heads * value]
+      ops::mla_decode(q.value(), at, as_operand(rows, 1).reshape(kept.latent.shape()), kept.k_rope,
+                      layer.kv_b, nope, value,
+                      scale);  // [new tokens, heads * value]
   return o_proj.forward(silent, Var(out)).value();
 }
 

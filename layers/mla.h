@@ -15,14 +15,15 @@ struct Mla {
   Mla(const ModelConfig& config, const std::string& name, DType dtype);
 
   // x: [tokens, hidden_size] -> [tokens, hidden_size], with tokens = batch * seq
-  // `latents`, where it is given, becomes what keys and values come from, [tokens, kv_lora_rank].
-  Var forward(Tape& tape, const Var& x, const AttentionContext& context,
-              Var* latents = nullptr) const;
+  // `latents`, where it is given, becomes what keys and values come from, [tokens, kv_lora_rank];
+  // `fill` gets what decode() wants of these tokens.
+  Var forward(Tape& tape, const Var& x, const AttentionContext& context, Var* latents = nullptr,
+              KvCache::Layer* fill = nullptr) const;
 
-  // The same for new tokens of one sequence that continue those in the cache; appends them to
-  // `layer`, whose first `past` rows are filled. Weights are absorbed (appendix C), nothing is
-  // recorded.   x: [new tokens, hidden_size]
-  Tensor decode(const Tensor& x, const AttentionContext& context, KvCache::Layer& layer, i64 past,
+  // The same for new tokens that continue sequences of the cache; puts them into `layer`, which
+  // has those before them. Weights are absorbed (appendix C), nothing is recorded.
+  // x: [new tokens, hidden_size]
+  Tensor decode(const Tensor& x, const AttentionContext& context, KvCache::Layer& layer,
                 Var* latents = nullptr) const;
 
   void visit(const ParamVisitor& visitor);
@@ -51,6 +52,7 @@ struct Mla {
   KeyParts rounded(Tape& tape, const KeyParts& keys) const;
   Tensor as_operand(const Tensor& x, i64 block_rows) const;
   KeyParts key_parts(Tape& tape, const Var& x, const AttentionContext& context) const;
+  void put(const KeyParts& keys, const AttentionContext& context, KvCache::Layer& layer) const;
 };
 
 }  // namespace quern

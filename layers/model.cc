@@ -11,6 +11,12 @@
 #include "quern/autograd/random.h"
 
 namespace quern {
+namespace {
+
+// Of a beginning: for fewer, the kernels of training have no more speed than those of decoding.
+constexpr i64 kManyTokens = 64;
+
+}  // namespace
 
 Model::Model(const ModelConfig& c, DType type, const Communicator& ep)
     : config(c),
@@ -40,15 +46,40 @@ void fill_low_rank_a(const Tensor& a, const Random& random) {
 
 }  // namespace
 
-AttentionContext Model::context_for(i64 batch, i64 seq, i64 past) const {
-  const i64 positions = past + seq;
+const RopeTable& Model::rope_for(i64 positions) const {
   if (!rope_.cos.defined() || rope_.cos.dim(0) < positions) {
     rope_ = RopeTable(config, i64(std::bit_ceil(std::uint64_t(positions))), sum_type(dtype));
   }
-  AttentionContext context{batch, seq, Tensor::empty({batch * seq}, DType::i32), {}, rope_};
-  for (i64 t = 0; t < batch * seq; ++t) {
-    context.positions.data<i32>()[t] = i32(past + t % seq);
+  return rope_;
+}
+
+AttentionContext Model::context_for(i64 batch, i64 seq) const {
+  AttentionContext context{batch, seq, Tensor::empty({batch * seq}, DType::i32), {}, rope_for(seq)};
+  for (i64 t = 0; t < batch * seq; ++t) context.positions.data<i32>()[t] = i32(t % seq);
+  return context;
+}
+
+// Of one new token for each time that a sequence is listed; counts them as filled.
+AttentionContext Model::context_for(std::span<const i64> sequences, KvCache& cache) const {
+  const i64 count = i64(sequences.size());
+  AttentionContext context{.batch = count, .positions = Tensor::empty({count}, DType::i32)};
+  context.sequences = Tensor::empty({count}, DType::i32);
+  std::vector<i64> tokens = cache.tokens;
+  i64 longest = 0;
+  for (i64 t = 0; t < count; ++t) {
+    const i64 sequence = sequences[size_t(t)];
+    const i64 position = tokens.at(size_t(sequence))++;
+    context.sequences.data<i32>()[t] = i32(sequence);
+    context.positions.data<i32>()[t] = i32(position);
+    longest = std::max(longest, position + 1);
   }
+  if (longest > cache.max_tokens) {
+    throw ConfigError({.what = "more tokens than the cache holds",
+                       .expected = "at most " + std::to_string(cache.max_tokens),
+                       .actual = std::to_string(longest)});
+  }
+  context.rope = rope_for(longest);
+  cache.tokens = std::move(tokens);
   return context;
 }
 
@@ -114,7 +145,7 @@ Tensor leading_places(i64 rows, i64 seq, i64 kept) {
 ModelOutput Model::forward(Tape& tape, const Tensor& ids, const Tensor& first_key,
                            const ForwardOptions& options) const {
   const i64 batch = ids.dim(0), seq = ids.dim(1);
-  AttentionContext context = context_for(batch, seq, 0);
+  AttentionContext context = context_for(batch, seq);
   context.first_key = first_key;
   ModelOutput out;
   out.aux_loss = Var(Tensor::zeros({}, sum_type(dtype)));
@@ -140,7 +171,7 @@ void Model::predict_further(Tape& tape, const Tensor& ids, const Tensor& first_k
   Var x = out.hidden;
   for (const NextnModule& module : nextn) {
     const i64 kept = seq - module.depth;
-    AttentionContext context = context_for(batch, kept, 0);
+    AttentionContext context = context_for(batch, kept);
     context.first_key = columns_of(first_key, 0, kept);
     const Tensor ahead = columns_of(ids, module.depth, kept);
     const Var hidden = ops::embedding(tape, leading_places(batch, kept + 1, kept), x);
@@ -155,22 +186,36 @@ void Model::predict_further(Tape& tape, const Tensor& ids, const Tensor& first_k
   }
 }
 
-Tensor Model::decode(const Tensor& ids, KvCache& cache) const {
-  const i64 tokens = ids.dim(0);
-  if (cache.tokens + tokens > cache.max_tokens) {
-    throw ConfigError({.what = "more tokens than the cache holds",
-                       .expected = "at most " + std::to_string(cache.max_tokens),
-                       .actual = std::to_string(cache.tokens + tokens)});
-  }
-  const AttentionContext context = context_for(1, tokens, cache.tokens);
+// -> hidden states before the final norm, [new tokens, hidden_size]
+Tensor Model::decode_tokens(const Tensor& ids, const AttentionContext& context,
+                            KvCache& cache) const {
   Tape silent(false);
   Tensor x = ops::embedding(silent, ids, silent.parameter(embed_tokens)).value();
   for (size_t i = 0; i < layers.size(); ++i) {
-    x = layers[i].decode(x, context, cache.layers[i], cache.tokens, {.token_ids = ids, .step = {}});
+    x = layers[i].decode(x, context, cache.layers[i], {.token_ids = ids, .step = {}});
   }
-  cache.tokens += tokens;
+  return x;
+}
+
+Tensor Model::decode(const Tensor& ids, KvCache& cache, i64 sequence) const {
+  const i64 tokens = ids.dim(0);
+  const std::vector<i64> of(size_t(tokens), sequence);
+  const bool whole = cache.tokens.at(size_t(sequence)) == 0 && tokens >= kManyTokens;
+  AttentionContext context = context_for(of, cache);
+  context.whole = whole;
+  if (whole) context.batch = 1, context.seq = tokens;
+  const Tensor x = decode_tokens(ids, context, cache);
+  Tape silent(false);
   const Var last = norm.forward(silent, Var(x.rows(tokens - 1, tokens)));
   return ops::linear(silent, last, silent.parameter(head())).value().reshape({config.vocab_size});
+}
+
+Tensor Model::decode_each(const Tensor& ids, std::span<const i64> sequences, KvCache& cache) const {
+  AttentionContext context = context_for(sequences, cache);
+  context.products = ProductRows::alone;
+  Tape silent(false, ProductRows::alone);
+  const Var last = norm.forward(silent, Var(decode_tokens(ids, context, cache)));
+  return ops::linear(silent, last, silent.parameter(head())).value();
 }
 
 void Model::visit(const ParamVisitor& plain) {

@@ -52,9 +52,13 @@ struct Model {
   ModelOutput forward(Tape& tape, const Tensor& ids, const Tensor& first_key = {},
                       const ForwardOptions& options = {}) const;
 
-  // Logits after the last of the new tokens, which are appended to the cache.
+  // Logits after the last of the new tokens, which are appended to a sequence of the cache; a long
+  // beginning of one goes through the kernels of training.
   // ids: i32 [new tokens]  ->  [vocab_size]. Throws ConfigError when the cache is full.
-  Tensor decode(const Tensor& ids, KvCache& cache) const;
+  Tensor decode(const Tensor& ids, KvCache& cache, i64 sequence = 0) const;
+  // The same of one new token for each of some sequences: ids: i32 [sequences]  ->  [sequences,
+  // vocab_size]. A row has the same bits whatever the other ones are, and as decode() gives.
+  Tensor decode_each(const Tensor& ids, std::span<const i64> sequences, KvCache& cache) const;
 
   // The matrix of the output head: lm_head, or the embedding when tied.
   Parameter& head() const { return config.tie_word_embeddings ? embed_tokens : lm_head; }
@@ -99,7 +103,10 @@ struct Model {
  private:
   void predict_further(Tape& tape, const Tensor& ids, const Tensor& first_key,
                        const ForwardOptions& options, ModelOutput& out) const;
-  AttentionContext context_for(i64 batch, i64 seq, i64 past) const;
+  const RopeTable& rope_for(i64 positions) const;
+  AttentionContext context_for(i64 batch, i64 seq) const;
+  AttentionContext context_for(std::span<const i64> sequences, KvCache& cache) const;
+  Tensor decode_tokens(const Tensor& ids, const AttentionContext& context, KvCache& cache) const;
   mutable RopeTable rope_;
 };
 

@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <limits>
 #include <numeric>
 #include <utility>
 
@@ -197,9 +198,30 @@ Routing Router::route_by_table(const RoutingContext& context, DType dtype) const
 
 // Where experts choose, they do so in training alone: a token's experts would depend on later ones.
 Tensor Router::choose(const Tensor& scores, const RoutingContext& context) const {
+  if (passed_over > 0) return choose_among_the_rest(scores);
   if (!experts_choose || !context.step) return ops::top_k_columns(scores, choice);
   const i64 copies = scores.dim(0) * choice.top_k;
   return ops::expert_choice(scores, (copies + experts - 1) / experts);
+}
+
+// Routes as ever, once each token's best experts are out of reach (DeepSeekMoE, arXiv:2401.06066,
+// section 4.5). Where too few are left in the groups that are chosen, a place stays empty.
+Tensor Router::choose_among_the_rest(const Tensor& scores) const {
+  const Tensor best = ops::top_k_columns(scores, {.top_k = passed_over}), rest = scores.clone();
+  for_float_type(rest, [&]<class T>() {
+    const auto at = [&](i64 t, i32 expert) -> T& { return rest.data<T>()[t * experts + expert]; };
+    for (i64 i = 0; i < best.numel(); ++i) {
+      at(i / passed_over, best.data<i32>()[i]) = -std::numeric_limits<T>::infinity();
+    }
+  });
+  const Tensor ids = ops::top_k_columns(rest, choice);
+  for_float_type(rest, [&]<class T>() {
+    for (i64 i = 0; i < ids.numel(); ++i) {
+      i32& expert = ids.data<i32>()[i];
+      if (std::isinf(rest.data<T>()[i / choice.top_k * experts + expert])) expert = -1;
+    }
+  });
+  return ids;
 }
 
 // What finds room, in training.

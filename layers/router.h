@@ -95,11 +95,13 @@ struct Router {
   ops::BalanceRule balance;
   std::vector<CapacityLimit> limits;  // one after the other
   Linear gate;                        // hidden -> experts, without bias
-  Tensor table;  // i32 [vocab], the expert of each token id; of the hash router alone
+  i64 passed_over = 0;  // of each token's experts of highest score; a probe of what they are worth
+  Tensor table;         // i32 [vocab], the expert of each token id; of the hash router alone
 
  private:
   Routing route_by_table(const RoutingContext& context, DType dtype) const;
   Tensor choose(const Tensor& scores, const RoutingContext& context) const;
+  Tensor choose_among_the_rest(const Tensor& scores) const;
   Tensor within_capacity(const Tensor& ids, const Tensor& scores,
                          const RoutingContext& context) const;
   void describe(const Tensor& ids, Routing& routing) const;

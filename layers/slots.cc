@@ -31,9 +31,9 @@ Var SlotAttention::forward(Tape& tape, const Var& x, const AttentionContext&) co
   return o_proj.forward(tape, ops::reshape(tape, mixed, {tokens, heads * head_dim}));
 }
 
-Tensor SlotAttention::decode(const Tensor& x, const AttentionContext& context, KvCache::Layer&,
-                             i64) const {
-  Tape silent(false);
+Tensor SlotAttention::decode(const Tensor& x, const AttentionContext& context,
+                             KvCache::Layer&) const {
+  Tape silent(false, context.products);
   return forward(silent, Var(x), context).value();
 }
 

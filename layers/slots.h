@@ -17,8 +17,7 @@ struct SlotAttention {
 
   // x: [tokens, hidden_size] -> [tokens, hidden_size]
   Var forward(Tape& tape, const Var& x, const AttentionContext& context) const;
-  Tensor decode(const Tensor& x, const AttentionContext& context, KvCache::Layer& layer,
-                i64 past) const;
+  Tensor decode(const Tensor& x, const AttentionContext& context, KvCache::Layer& layer) const;
   void visit(const ParamVisitor& visitor);
 
   std::string name;

@@ -29,18 +29,20 @@ void softmax(Array<T>& p) {
 
 template <class T>
 void attend(const MlaDecode<T>& a, i64 token, i64 head) {
-  const i64 keys = a.total - a.tokens + token + 1, first = head * (a.nope + a.value);
+  const i64 keys = a.places.position[token] + 1, first = head * (a.nope + a.value);
+  const i64 start = a.places.sequence[token] * a.places.max_tokens;
+  const T *latent = a.latent + start * a.rank, *k_rope = a.k_rope + start * a.rope;
   const T* q = a.q + (token * a.heads + head) * (a.nope + a.rope);
   Array<T> query = Array<T>::Zero(a.rank), mix = Array<T>::Zero(a.rank), p(keys), buffer(a.rank);
   for (i64 i = 0; i < a.nope; ++i) {
     add_row(q[i], kv_b_row(a, first + i, buffer.data()), query.data(), a.rank);
   }
   for (i64 j = 0; j < keys; ++j) {
-    p[j] = T(a.scale) * (dot_rows<T>(query.data(), a.latent + j * a.rank, a.rank) +
-                         dot_rows<T>(q + a.nope, a.k_rope + j * a.rope, a.rope));
+    p[j] = T(a.scale) * (dot_rows<T>(query.data(), latent + j * a.rank, a.rank) +
+                         dot_rows<T>(q + a.nope, k_rope + j * a.rope, a.rope));
   }
   softmax(p);
-  for (i64 j = 0; j < keys; ++j) add_row(p[j], a.latent + j * a.rank, mix.data(), a.rank);
+  for (i64 j = 0; j < keys; ++j) add_row(p[j], latent + j * a.rank, mix.data(), a.rank);
   T* out = a.out + (token * a.heads + head) * a.value;
   for (i64 v = 0; v < a.value; ++v) {
     out[v] = dot_rows<T>(kv_b_row(a, first + a.nope + v, buffer.data()), mix.data(), a.rank);
@@ -49,17 +51,19 @@ void attend(const MlaDecode<T>& a, i64 token, i64 head) {
 
 template <class T>
 void attend(const GroupedQueryDecode<T>& a, i64 token, i64 head) {
-  const i64 keys = a.total - a.tokens + token + 1, kv_head = head / (a.heads / a.kv_heads);
+  const i64 keys = a.places.position[token] + 1, kv_head = head / (a.heads / a.kv_heads);
+  const i64 start = a.places.sequence[token] * a.places.max_tokens * a.kv_heads;
+  const T *k = a.k + start * a.dim, *v = a.v + start * a.value;
   const T* q = a.q + (token * a.heads + head) * a.dim;
   T* out = a.out + (token * a.heads + head) * a.value;
   Array<T> p(keys);
   for (i64 j = 0; j < keys; ++j) {
-    p[j] = T(a.scale) * dot_rows<T>(q, a.k + (j * a.kv_heads + kv_head) * a.dim, a.dim);
+    p[j] = T(a.scale) * dot_rows<T>(q, k + (j * a.kv_heads + kv_head) * a.dim, a.dim);
   }
   softmax(p);
   for (i64 i = 0; i < a.value; ++i) out[i] = 0;
   for (i64 j = 0; j < keys; ++j) {
-    add_row(p[j], a.v + (j * a.kv_heads + kv_head) * a.value, out, a.value);
+    add_row(p[j], v + (j * a.kv_heads + kv_head) * a.value, out, a.value);
   }
 }
 
@@ -67,12 +71,12 @@ void attend(const GroupedQueryDecode<T>& a, i64 token, i64 head) {
 
 template <class T>
 void mla_decode(const MlaDecode<T>& a) {
-  parallel_for(a.tokens * a.heads, [&](i64 i) { attend(a, i / a.heads, i % a.heads); });
+  parallel_for(a.places.tokens * a.heads, [&](i64 i) { attend(a, i / a.heads, i % a.heads); });
 }
 
 template <class T>
 void grouped_query_decode(const GroupedQueryDecode<T>& a) {
-  parallel_for(a.tokens * a.heads, [&](i64 i) { attend(a, i / a.heads, i % a.heads); });
+  parallel_for(a.places.tokens * a.heads, [&](i64 i) { attend(a, i / a.heads, i % a.heads); });
 }
 
 QUERN_DECODE_KERNELS(QUERN_INSTANTIATE)

@@ -14,8 +14,6 @@ namespace {
 constexpr i64 kColumnChunk = kSliceWidth;
 constexpr i64 kGroupChunk = 2 * kSliceRows;  // rows of one group
 
-constexpr i64 kDotColumns = 64;  // of a product of few rows
-
 i64 chunks(i64 n, i64 size) { return (n + size - 1) / size; }
 
 i64 row_chunk(i64 m, i64 column_chunks) {
@@ -30,7 +28,7 @@ i64 row_chunk(i64 m, i64 column_chunks) {
 
 template <class T>
 void gemm(const Gemm<T>& g) {
-  if (g.m <= kFewRows && !g.trans_a && g.trans_b) {
+  if ((g.m <= kFewRows || g.rows_alone) && !g.trans_a && g.trans_b) {
     parallel_chunks(g.n, kDotColumns, [&](i64 begin, i64 end) {
       few_rows_product<T>(g.m, end - begin, g.k, Matrix<T>{g.a, g.lda}, g.b + begin * g.ldb, g.ldb,
                           g.c + begin, g.ldc, g.accumulate);
@@ -50,11 +48,11 @@ void gemm(const Gemm<T>& g) {
 template <class T>
 void grouped_gemm(const GroupedGemm<T>& g) {
   i64 tasks = 0;
-  bool few = g.trans_b;  // in every group, so that no row's bits depend on who is in its group
+  bool few = g.trans_b;  // rows in every group, so that no row's bits depend on who is in its group
   for (i64 e = 0; e < g.groups; ++e) {
     const i64 rows = g.offsets[e + 1] - g.offsets[e];
     tasks += chunks(rows, kGroupChunk);
-    few = few && rows <= kFewRows;
+    few = few && (rows <= kFewRows || g.rows_alone);
   }
   parallel_for(tasks, [&](i64 task) {
     i64 e = 0;

@@ -11,6 +11,8 @@ namespace quern::kernels {
 
 // c[m, n] = op(a)[m, k] * op(b)[k, n], added to c where `accumulate`.
 // With trans_a, a is stored [k, m]; with trans_b, b is stored [n, k]. ld*: elements between rows.
+// With rows_alone, and where a is not transposed and b is, each row of c has the bits it would have
+// as the only one; else many rows are summed in another order than a few.
 template <class T>
 struct Gemm {
   i64 m, n, k;
@@ -23,11 +25,13 @@ struct Gemm {
   Sum<T>* c;
   i64 ldc;
   bool accumulate;
+  bool rows_alone = false;
 };
 
 // For every group g: c[rows of g, n] = a[rows of g, k] * op(b[g])[k, n]. Rows of g are
 // [offsets[g], offsets[g + 1]); b is a stack of matrices, [n, k] each with trans_b, else [k, n].
 // With a_rows, row i of a is row a_rows[i] of what is stored: copies are made as they are packed.
+// rows_alone as above.
 template <class T>
 struct GroupedGemm {
   i64 groups;
@@ -39,6 +43,7 @@ struct GroupedGemm {
   Sum<T>* c;  // [offsets[groups], n]
   bool accumulate;
   const i32* a_rows = nullptr;
+  bool rows_alone = false;
 };
 
 // For every group g: c[g][m, n] = a[rows of g, m]^T * b[rows of g, n]. An empty group gives zeros.

@@ -5,6 +5,7 @@
 #include <math.h>
 
 #include <Eigen/Core>
+#include <cstdint>
 
 #include "quern/autograd/kernels/internal/tier.h"
 #include "quern/autograd/kernels/parallel.h"
@@ -29,10 +30,12 @@ Row<T> row(T* x, i64 n) {
 }
 
 // Rows whose results go to bf16 are computed a block at a time. Aligned, since Eigen takes the
-// elements before a boundary one by one, with other rounding.
+// elements before a boundary one by one, with other rounding. So are rows that do not begin at such
+// a boundary, for a row's bits shall not depend on where it lies.
+constexpr i64 kBoundary = 64;
 constexpr i64 kBlock = 256;
 template <class T>
-struct alignas(64) BlockBuffer {
+struct alignas(kBoundary) BlockBuffer {
   T values[kBlock];
 };
 
@@ -54,6 +57,26 @@ void round_blocks(i64 n, bf16* y, F&& expression) {
     const i64 some = n - i < kBlock ? n - i : kBlock;
     row(buffer.values, some) = expression(i, some);
     round_row(buffer.values, y + i, some);
+  }
+}
+
+template <class T>
+bool is_aligned(const T* x) {
+  return reinterpret_cast<std::uintptr_t>(x) % kBoundary == 0;
+}
+
+// y[0..n) = expression(offset, count), a block of the expression at a time.
+template <class T, class F>
+void write_blocks(i64 n, T* y, F&& expression) {
+  if (is_aligned(y)) {
+    row(y, n) = expression(0, n);
+    return;
+  }
+  BlockBuffer<T> buffer;
+  for (i64 i = 0; i < n; i += kBlock) {
+    const i64 some = n - i < kBlock ? n - i : kBlock;
+    row(buffer.values, some) = expression(i, some);
+    row(y + i, some) = row(buffer.values, some);
   }
 }
 
@@ -129,7 +152,9 @@ void swiglu(const Swiglu<T>& a) {
           return gate.segment(i, n) * up.segment(i, n) / (T(1) + (-gate.segment(i, n)).exp());
         });
       } else {
-        row(a.y + r * a.width, a.width) = gate * up / (T(1) + (-gate).exp());
+        write_blocks<T>(a.width, a.y + r * a.width, [&](i64 i, i64 n) {
+          return gate.segment(i, n) * up.segment(i, n) / (T(1) + (-gate.segment(i, n)).exp());
+        });
       }
     }
   });
@@ -220,12 +245,16 @@ void weighted_swiglu_backward(const WeightedSwigluBackward<T>& a) {
 
 template <class T>
 void softmax(const Softmax<T>& a) {
+  const bool all_aligned = is_aligned(a.y) && a.width * i64(sizeof(T)) % kBoundary == 0;
   parallel_chunks(a.rows, kRowChunk, [&](i64 begin, i64 end) {
+    Eigen::Array<T, Eigen::Dynamic, 1> buffer(all_aligned ? 0 : a.width);
     for (i64 r = begin; r < end; ++r) {
       const auto x = row(a.x + r * a.width, a.width);
-      auto y = row(a.y + r * a.width, a.width);
+      const bool here = is_aligned(a.y + r * a.width);
+      auto y = row(here ? a.y + r * a.width : buffer.data(), a.width);
       y = (x - x.maxCoeff()).exp();
       y *= T(1) / y.sum();
+      if (!here) row(a.y + r * a.width, a.width) = y;
     }
   });
 }

@@ -39,12 +39,12 @@ void ExpertPart::check() const {
 }
 
 template <class T>
-Tensor ExpertPart::outputs_of_gate_up(const Tensor& operand) const {
+Tensor ExpertPart::outputs_of_gate_up(const Tensor& operand, bool rows_alone) const {
   const Tensor x = in_type(operand, dtype_of<T>());
   const Tensor outputs = new_rows(2 * width_, sum_type(dtype_of<T>()));
   kernels::grouped_gemm<T>({experts_, offsets_->data(), 2 * width_, hidden_, x.data<T>(),
-                            gate_up_.data<T>(), true, outputs.data<Sum<T>>(), false,
-                            token_of_row()});
+                            gate_up_.data<T>(), true, outputs.data<Sum<T>>(), false, token_of_row(),
+                            rows_alone});
   return outputs;
 }
 
@@ -64,12 +64,13 @@ Tensor ExpertPart::activate() {
 }
 
 template <class T>
-Tensor ExpertPart::forward_in() {
-  outputs_ = outputs_of_gate_up<T>(x_);
+Tensor ExpertPart::forward_in(bool rows_alone) {
+  outputs_ = outputs_of_gate_up<T>(x_, rows_alone);
   const Tensor inner = activate<T>();
   const Tensor made = new_rows(hidden_, sum_type(dtype_of<T>()));
   kernels::grouped_gemm<T>({experts_, offsets_->data(), hidden_, width_, inner.data<T>(),
-                            down_.data<T>(), true, made.data<Sum<T>>(), false});
+                            down_.data<T>(), true, made.data<Sum<T>>(), false, nullptr,
+                            rows_alone});
   return made;
 }
 
@@ -118,8 +119,8 @@ Tensor ExpertPart::backward_in(const Tensor& dy, const GradTarget& dweights, Gra
   return drows;
 }
 
-Tensor ExpertPart::forward() {
-  return for_operand_type(gate_up_, [&]<class T>() { return forward_in<T>(); });
+Tensor ExpertPart::forward(bool rows_alone) {
+  return for_operand_type(gate_up_, [&]<class T>() { return forward_in<T>(rows_alone); });
 }
 
 Tensor ExpertPart::backward(const Tensor& dy, const GradTarget& dweights, Grads& d,

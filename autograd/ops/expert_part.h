@@ -18,7 +18,8 @@ class ExpertPart {
              std::shared_ptr<const std::vector<i64>> offsets, const RowMap& map);
 
   // down_e * swiglu(gate_up_e * x[token]) of every row  ->  [rows, hidden]
-  Tensor forward();
+  // rows_alone: as Tape has it.
+  Tensor forward(bool rows_alone = false);
   // Keeps less for backward, which computes it again.
   void drop_outputs() { outputs_ = {}; }
   // x, as an operand; until it is said how it is kept for backward, which reads it where outputs
@@ -43,11 +44,11 @@ class ExpertPart {
   }
   void check() const;
   template <class T>
-  Tensor outputs_of_gate_up(const Tensor& operand) const;
+  Tensor outputs_of_gate_up(const Tensor& operand, bool rows_alone = false) const;
   template <class T>
   Tensor activate();
   template <class T>
-  Tensor forward_in();
+  Tensor forward_in(bool rows_alone);
   template <class T>
   Tensor backward_in(const Tensor& dy, const GradTarget& dweights, Grads& d, int gate_up_input,
                      int down_input, bool wants_rows);

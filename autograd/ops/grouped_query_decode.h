@@ -2,14 +2,15 @@
 // Attention of new tokens over cached keys and values, for generation; not recorded.
 #pragma once
 
-#include "quern/autograd/tensor.h"
+#include "quern/autograd/ops/cached_rows.h"
 
 namespace quern::ops {
 
-// The last `new tokens` of `total` cached positions attend to themselves and to what precedes them,
-// as grouped_query_attention does.
-//   q: [new tokens, heads, dim];  k: [total, kv_heads, dim];  v: [total, kv_heads, value]
+// New tokens, whose rows are in the cache already, attend to themselves and to what precedes them
+// in their sequences, as grouped_query_attention does.
+//   q: [new tokens, heads, dim];  k, v: [all sequences, max tokens, kv_heads, dim or value]
 //   -> [new tokens, heads * value]
-Tensor grouped_query_decode(const Tensor& q, const Tensor& k, const Tensor& v, double scale);
+Tensor grouped_query_decode(const Tensor& q, const NewTokens& at, const Tensor& k, const Tensor& v,
+                            double scale);
 
 }  // namespace quern::ops

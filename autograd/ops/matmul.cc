@@ -16,7 +16,7 @@ Var linear(Tape& tape, const Var& x, const Var& weight) {
   for_operand_type(w, [&]<class T>() {
     const Tensor a = in_type(small, w.dtype());
     kernels::gemm<T>({tokens, out, in, a.data<T>(), in, false, w.data<T>(), in, true,
-                      y.data<Sum<T>>(), out, false});
+                      y.data<Sum<T>>(), out, false, tape.rows_alone()});
   });
   return tape.record("linear", {x, weight}, y,
                      [kept = weight.requires_grad() ? kept_operand(x, small) : Saved(), w, tokens,
@@ -51,7 +51,7 @@ Var grouped_linear(Tape& tape, const Var& x, const Var& weight,
   for_operand_type(w, [&]<class T>() {
     const Tensor a = in_type(small, w.dtype());
     kernels::grouped_gemm<T>({groups, offsets->data(), out, in, a.data<T>(), w.data<T>(), true,
-                              y.data<Sum<T>>(), false});
+                              y.data<Sum<T>>(), false, nullptr, tape.rows_alone()});
   });
   return tape.record(
       "grouped_linear", {x, weight}, y,

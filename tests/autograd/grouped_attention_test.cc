@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <cmath>
 #include <limits>
+#include <numeric>
 #include <string>
 #include <vector>
 
@@ -205,13 +206,18 @@ TEST(GroupedAttention, DecodesWhatItComputes) {
   const Case c{1, 40, 6, 2, 6, 5, false};
   const Problem p = problem(c);
   const Tensor all = with_op(p).out.reshape({c.seq, c.heads * c.value});
-  const Tensor q = p.q.reshape({c.seq, c.heads, c.dim}), k = p.k.reshape({c.seq, 2, c.dim}),
-               v = p.v.reshape({c.seq, 2, c.value});
-  const Tensor last = ops::grouped_query_decode(q.rows(33, 40), k, v, kScale);
-  expect_near(last, all.rows(33, 40), 1, 1e-13, "last seven");
-  const Tensor middle =
-      ops::grouped_query_decode(q.rows(9, 10), k.rows(0, 10), v.rows(0, 10), kScale);
-  expect_near(middle, all.rows(9, 10), 1, 1e-13, "the tenth");
+  const Tensor q = p.q.reshape({c.seq, c.heads, c.dim}), k = p.k.reshape({1, c.seq, 2, c.dim}),
+               v = p.v.reshape({1, c.seq, 2, c.value});
+  const auto decode = [&](i64 begin, i64 end) {
+    ops::NewTokens at{Tensor::zeros({end - begin}, DType::i32),
+                      Tensor::empty({end - begin}, DType::i32)};
+    std::iota(at.positions.data<i32>(), at.positions.data<i32>() + end - begin, i32(begin));
+    return ops::grouped_query_decode(q.rows(begin, end), at, k, v, kScale);
+  };
+  expect_near(decode(33, 40), all.rows(33, 40), 1, 1e-13, "last seven");
+  expect_near(decode(9, 10), all.rows(9, 10), 1, 1e-13, "the tenth");
+  const ops::NewTokens outside{Tensor::zeros({1}, DType::i32), Tensor::full({1}, DType::i32, 40)};
+  EXPECT_THROW(ops::grouped_query_decode(q.rows(9, 10), outside, k, v, kScale), ShapeError);
 }
 
 TEST(GroupedAttention, RefusesWhatDoesNotFit) {

@@ -3,6 +3,9 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
+#include <numeric>
+
 #include "quern/autograd/gradcheck.h"
 #include "quern/autograd/kernels/parallel.h"
 #include "tests/layers/model_step.h"
@@ -120,6 +123,59 @@ TEST(Model, DecodingEqualsTheForwardPass) {
     EXPECT_LT(largest_difference(model.decode(flat.rows(8, seq), pieces), full.rows(12, 13)),
               1e-10);
     EXPECT_THROW(model.decode(flat.rows(0, 1), pieces), ConfigError);  // full
+  }
+}
+
+TEST(Model, ALongBeginningIsDecodedByTheKernelsOfTraining) {
+  for (const ModelConfig& c : several_configs()) {
+    const Model model = random_model(c);
+    constexpr i64 kLong = 70, kAll = 74;
+    const Tensor ids = random_ids({1, kAll}, c.vocab_size), flat = ids.reshape({kAll});
+    const Tensor full = logits_of(model, ids);
+    KvCache cache(c, kAll, DType::f64, 2);
+    const Tensor other = random_ids({5}, c.vocab_size, 9);
+    model.decode(other, cache, 0);
+    const Tensor first = logits_of(model, ids.reshape({kAll}).rows(0, kLong).reshape({1, kLong}));
+    EXPECT_LT(largest_difference(model.decode(flat.rows(0, kLong), cache, 1),
+                                 first.rows(kLong - 1, kLong)),
+              1e-13);
+    for (i64 t = kLong; t < kAll; ++t) {
+      EXPECT_LT(
+          largest_difference(model.decode(flat.rows(t, t + 1), cache, 1), full.rows(t, t + 1)),
+          1e-10);
+    }
+  }
+}
+
+// Bit for bit, whoever else is in the batch: sequences of several lengths, of which some end
+// sooner.
+TEST(Model, DecodesEachSequenceOfABatchAsIfAlone) {
+  constexpr i64 kSequences = 11, kSteps = 5;
+  for (const ModelConfig& c : several_configs()) {
+    for (const DType dtype : {DType::f32, DType::bf16}) {
+      Model model(c, dtype);
+      randomise(model);
+      KvCache together(c, 40, dtype, kSequences);
+      std::vector<KvCache> alone;
+      for (i64 s = 0; s < kSequences; ++s) {
+        const Tensor prompt = random_ids({1 + 3 * s}, c.vocab_size, std::uint64_t(s));
+        alone.emplace_back(c, 40, dtype);
+        EXPECT_TRUE(same_bits(model.decode(prompt, together, s), model.decode(prompt, alone[s])));
+      }
+      std::vector<i64> running(kSequences);
+      std::iota(running.begin(), running.end(), i64{0});
+      std::ranges::reverse(running);
+      for (i64 step = 0; step < kSteps; ++step) {
+        const Tensor ids =
+            random_ids({i64(running.size())}, c.vocab_size, std::uint64_t(90 + step));
+        const Tensor logits = model.decode_each(ids, running, together);
+        for (i64 i = 0; i < i64(running.size()); ++i) {
+          const Tensor one = model.decode(ids.rows(i, i + 1), alone[size_t(running[size_t(i)])]);
+          EXPECT_TRUE(same_bits(logits.rows(i, i + 1).reshape({c.vocab_size}), one));
+        }
+        running.erase(running.begin() + step);
+      }
+    }
   }
 }
 

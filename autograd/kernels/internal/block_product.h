@@ -112,6 +112,7 @@ void multiply_panels(i64 m, i64 n, i64 steps, Sum<T> alpha, const Element<T>* a_
 // Products of few rows, as in generation, are bound by the reading of b: its rows are multiplied
 // where they lie. Elements are summed by lanes, so their bits are not those of block_product.
 inline constexpr i64 kFewRows = 4;
+inline constexpr i64 kDotColumns = 64;  // rows of b at a time
 
 // c[Rows, Columns] (+)= a b^T; rows of both are contiguous along k.
 template <class T, int Rows, int Columns>
@@ -152,10 +153,21 @@ void dot_columns(i64 n, i64 k, const T* const* a, const T* b, i64 ldb, Sum<T>* c
   for (; j < n; ++j) dot_tile<T, Rows, 1>(k, a, b + j * ldb, ldb, c + j, ldc, accumulate);
 }
 
-// c[m, n] (+)= a b^T for m <= kFewRows.
+// c[m, n] (+)= a b^T. A row's bits do not depend on m; of more than kFewRows, b is read once for
+// each few, a piece of it at a time, which caches hold.
 template <class T>
 void few_rows_product(i64 m, i64 n, i64 k, Matrix<T> a, const T* b, i64 ldb, Sum<T>* c, i64 ldc,
                       bool accumulate) {
+  if (m > kFewRows) {
+    for (i64 j = 0; j < n; j += kDotColumns) {
+      const i64 columns = n - j < kDotColumns ? n - j : kDotColumns;
+      for (i64 i = 0; i < m; i += kFewRows) {
+        few_rows_product<T>(m - i < kFewRows ? m - i : kFewRows, columns, k, a.at(i, 0),
+                            b + j * ldb, ldb, c + i * ldc + j, ldc, accumulate);
+      }
+    }
+    return;
+  }
   const T* rows[kFewRows];
   for (i64 i = 0; i < m; ++i) rows[i] = a.row(i);
   if (m == 1) dot_columns<T, 1>(n, k, rows, b, ldb, c, ldc, accumulate);
