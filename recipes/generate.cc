@@ -4,10 +4,12 @@
 #include <algorithm>
 #include <cmath>
 #include <numeric>
+#include <utility>
 
 #include "quern/autograd/random.h"
 #include "quern/data/chat_template.h"
 #include "quern/layers/internal/check_range.h"
+#include "quern/recipes/text_stream.h"
 
 namespace quern {
 namespace {
@@ -40,7 +42,103 @@ void check(const GenerateOptions& o) {
   if (o.top_k < 0) {
     refuse("top_k", "0 or more", std::to_string(o.top_k), "0 keeps any number of tokens");
   }
+  if (!(o.min_p >= 0 && o.min_p <= 1)) {
+    refuse("min_p", "0 to 1", internal::to_text(o.min_p), "as in --min-p 0.05");
+  }
+  if (std::ranges::any_of(o.stop, &std::string::empty)) {
+    refuse("stop", "a text", "nothing", "leave it out to stop nowhere");
+  }
 }
+
+// One prompt and what has been written after it.
+struct Row {
+  TextStream stream;
+  Generated out;
+};
+
+class BatchWriter {
+ public:
+  BatchWriter(const Model& model, const Tokenizer& tokenizer,
+              const std::vector<PromptTokens>& prompts, const GenerateOptions& options,
+              const std::function<void(size_t, const std::string&)>& on_text)
+      : model_(model),
+        tokenizer_(tokenizer),
+        prompts_(prompts),
+        options_(options),
+        eos_(tokenizer.special_id(kEosToken)),
+        known_(std::min<i64>(tokenizer.vocab_size(), model.config.vocab_size)),
+        random_(options.seed, "generate"),
+        cache_(model.config, longest() + options.tokens, model.dtype, i64(prompts.size())) {
+    for (size_t r = 0; r < prompts.size(); ++r) {
+      std::function<void(const std::string&)> show;
+      if (on_text) show = [r, &on_text](const std::string& piece) { on_text(r, piece); };
+      rows_.push_back({.stream = TextStream(options.stop, std::move(show)), .out = {}});
+    }
+  }
+
+  std::vector<Generated> run() {
+    for (size_t r = 0; r < rows_.size(); ++r) {
+      const auto& ids = prompts_[r].ids;
+      take(r, model_.decode(Tensor::from<i32>({i64(ids.size())}, ids), cache_, i64(r)));
+    }
+    while (!next_.empty()) step();
+    std::vector<Generated> all;
+    for (Row& row : rows_) {
+      row.out.text = row.stream.text();
+      all.push_back(std::move(row.out));
+    }
+    return all;
+  }
+
+ private:
+  i64 longest() const {
+    size_t most = 0;
+    for (const PromptTokens& p : prompts_) most = std::max(most, p.ids.size());
+    return i64(most);
+  }
+
+  // One token for every row that still writes.
+  void step() {
+    const std::vector<i64> running = std::exchange(running_, {});
+    const std::vector<i32> ids = std::exchange(next_, {});
+    const Tensor logits =
+        model_.decode_each(Tensor::from<i32>({i64(ids.size())}, ids), running, cache_);
+    for (size_t i = 0; i < running.size(); ++i) {
+      take(size_t(running[i]), logits.rows(i64(i), i64(i) + 1).reshape({model_.config.vocab_size}));
+    }
+  }
+
+  // Chooses a row's token, and whether another one follows it.
+  void take(size_t r, const Tensor& logits) {
+    Row& row = rows_[r];
+    // The model may have more ids than the tokenizer has tokens; those mean nothing.
+    const i32 id = sample_token(logits.rows(0, known_), options_,
+                                random_.uniform(std::uint64_t(row.out.tokens)));
+    ++row.out.tokens;
+    if (id == eos_ || id == prompts_[r].end) {
+      row.out.ended = Ended::end_of_text;
+    } else if (row.stream.push(tokenizer_.decode(std::span(&id, 1)))) {
+      row.out.ended = Ended::stop;
+    } else if (row.out.tokens < options_.tokens) {
+      running_.push_back(i64(r));
+      next_.push_back(id);
+      return;
+    }
+    row.stream.finish();
+  }
+
+  const Model& model_;
+  const Tokenizer& tokenizer_;
+  const std::vector<PromptTokens>& prompts_;
+  const GenerateOptions& options_;
+  std::optional<i32> eos_;
+  i64 known_;
+  Random random_;
+  KvCache cache_;
+  std::vector<Row> rows_;
+  std::vector<i64> running_;  // rows that write on, and
+  std::vector<i32> next_;     // their last tokens
+};
 
 }  // namespace
 
@@ -57,7 +155,9 @@ i32 sample_token(const Tensor& logits, const GenerateOptions& options, double un
   size_t kept = 0;
   double mass = 0;
   const size_t most = options.top_k > 0 ? size_t(options.top_k) : order.size();
-  while (kept < std::min(most, order.size()) && (kept == 0 || mass < options.top_p * sum)) {
+  // The likeliest one's is exp(0) = 1.
+  while (kept < std::min(most, order.size()) &&
+         (kept == 0 || (mass < options.top_p * sum && p[size_t(order[kept])] >= options.min_p))) {
     mass += p[size_t(order[kept++])];
   }
   double left = uniform * mass;
@@ -68,9 +168,15 @@ i32 sample_token(const Tensor& logits, const GenerateOptions& options, double un
   return order[kept - 1];
 }
 
-std::string generate(const Model& model, const Tokenizer& tokenizer, const std::string& prompt,
-                     const GenerateOptions& options,
-                     const std::function<void(const std::string&)>& on_text) {
+PromptTokens question_tokens(const Tokenizer& tokenizer, const std::string& question,
+                             const std::string& chat_template) {
+  const ChatTemplate chat(tokenizer, "tokenizer", chat_template);
+  Encoder encoder(tokenizer);
+  const ChatTurn turn{ChatRole::user, question};
+  return {chat.encode_prompt(std::span(&turn, 1), encoder), chat.end_of_turn()};
+}
+
+PromptTokens prompt_tokens(const Tokenizer& tokenizer, const std::string& prompt) {
   const std::optional<i32> eos = tokenizer.special_id(kEosToken);
   std::vector<i32> ids = tokenizer.encode(prompt);
   // Documents follow an <|eos|> in training, so that is what stands before a text.
@@ -78,40 +184,35 @@ std::string generate(const Model& model, const Tokenizer& tokenizer, const std::
   if (ids.empty())
     throw ConfigError(
         {.key = "prompt", .what = "empty", .hint = "this tokenizer has no <|eos|> to begin with"});
-  return generate_after(model, tokenizer, ids, std::nullopt, options, on_text);
+  return {std::move(ids), std::nullopt};
 }
 
-std::string answer(const Model& model, const Tokenizer& tokenizer, const std::string& question,
-                   const GenerateOptions& options,
-                   const std::function<void(const std::string&)>& on_text) {
-  const ChatTemplate chat(tokenizer, "tokenizer", options.chat_template);
-  Encoder encoder(tokenizer);
-  const ChatTurn turn{ChatRole::user, question};
-  return generate_after(model, tokenizer, chat.encode_prompt(std::span(&turn, 1), encoder),
-                        chat.end_of_turn(), options, on_text);
-}
-
-std::string generate_after(const Model& model, const Tokenizer& tokenizer,
-                           const std::vector<i32>& ids, std::optional<i32> end,
-                           const GenerateOptions& options,
-                           const std::function<void(const std::string&)>& on_text) {
-  check(options);
-  const std::optional<i32> eos = tokenizer.special_id(kEosToken);
-  // The model may have more ids than the tokenizer has tokens; those mean nothing.
-  const i64 known = std::min<i64>(tokenizer.vocab_size(), model.config.vocab_size);
-  KvCache cache(model.config, i64(ids.size()) + options.tokens, model.dtype);
-  Tensor logits = model.decode(Tensor::from<i32>({i64(ids.size())}, ids), cache);
-  const Random random(options.seed, "generate");
-  std::string text;
-  for (i64 n = 0; n < options.tokens; ++n) {
-    const i32 id = sample_token(logits.rows(0, known), options, random.uniform(std::uint64_t(n)));
-    if (id == eos || id == end) break;
-    const std::string piece = tokenizer.decode(std::span(&id, 1));
-    text += piece;
-    if (on_text) on_text(piece);
-    if (n + 1 < options.tokens) logits = model.decode(Tensor::from<i32>({1}, {&id, 1}), cache);
+const char* name_of(Ended ended) {
+  switch (ended) {
+    case Ended::length:
+      return "length";
+    case Ended::end_of_text:
+      return "end of text";
+    case Ended::stop:
+      break;
   }
-  return text;
+  return "stop";
+}
+
+std::vector<Generated> generate(const Model& model, const Tokenizer& tokenizer,
+                                const std::vector<PromptTokens>& prompts,
+                                const GenerateOptions& options,
+                                const std::function<void(size_t, const std::string&)>& on_text) {
+  check(options);
+  return BatchWriter(model, tokenizer, prompts, options, on_text).run();
+}
+
+std::string generate(const Model& model, const Tokenizer& tokenizer, const std::string& prompt,
+                     const GenerateOptions& options,
+                     const std::function<void(const std::string&)>& on_text) {
+  std::function<void(size_t, const std::string&)> show;
+  if (on_text) show = [&](size_t, const std::string& piece) { on_text(piece); };
+  return generate(model, tokenizer, {prompt_tokens(tokenizer, prompt)}, options, show)[0].text;
 }
 
 }  // namespace quern

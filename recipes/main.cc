@@ -6,49 +6,37 @@
 #include <cstdio>
 #include <cstdlib>
 #include <iostream>
-#include <limits>
-#include <nlohmann/json.hpp>
 #include <thread>
 
 #include "quern/autograd/kernels/cpu.h"
 #include "quern/autograd/kernels/parallel.h"
 #include "quern/data/atomic_file.h"
 #include "quern/distributed/runtime.h"
-#include "quern/layers/presets.h"
 #include "quern/recipes/checkpoint.h"
 #include "quern/recipes/dry_run.h"
-#include "quern/recipes/generate.h"
-#include "quern/recipes/inspect.h"
-#include "quern/recipes/internal/cache_option.h"
 #include "quern/recipes/internal/cli_mistake.h"
 #include "quern/recipes/internal/command_doctor.h"
 #include "quern/recipes/internal/command_evaluate.h"
 #include "quern/recipes/internal/command_export_adapter.h"
+#include "quern/recipes/internal/command_generate.h"
+#include "quern/recipes/internal/command_inspect.h"
 #include "quern/recipes/internal/command_merge_adapters.h"
 #include "quern/recipes/internal/command_prepare.h"
+#include "quern/recipes/internal/command_probe_experts.h"
 #include "quern/recipes/internal/command_report.h"
 #include "quern/recipes/internal/command_resegment.h"
 #include "quern/recipes/internal/command_select_experts.h"
 #include "quern/recipes/internal/invocation.h"
-#include "quern/recipes/internal/open_model.h"
 #include "quern/recipes/launch.h"
 #include "quern/recipes/probe.h"
 #include "quern/recipes/profile.h"
 #include "quern/recipes/rank_limits.h"
 #include "quern/recipes/run.h"
-#include "quern/recipes/verify.h"
 
 namespace quern {
 namespace {
 
 namespace fs = std::filesystem;
-using nlohmann::ordered_json;
-
-std::string preset_list() {
-  std::string list;
-  for (const std::string& name : preset_names()) list += (list.empty() ? "" : ", ") + name;
-  return list;
-}
 
 struct TrainCommand {
   const Invocation& invocation;
@@ -128,102 +116,6 @@ struct ResumeCommand {
   }
 };
 
-struct GenerateCommand {
-  std::string model, prompt, tokenizer, dtype = "fp32";
-  std::vector<std::string> adapters;
-  GenerateOptions options;
-  CacheOption cache;
-  i64 threads = 0;
-  bool json = false, chat = false;
-
-  void define(CLI::App& app) {
-    CLI::App* c = app.add_subcommand("generate", "Write text with a model");
-    c->footer("Example:\n  quern generate build/example --prompt \"// Throws \" --tokens 60");
-    c->add_option("model", model, "a run, a step folder or a model.h5")->required();
-    c->add_option("--prompt", prompt, "what the text begins with");
-    c->add_flag("--chat", chat, "the prompt is a question, and what is written the answer");
-    c->add_option("--adapter", adapters, "folders of `quern export-adapter`, merged into it")
-        ->take_all()
-        ->allow_extra_args(false);
-    c->add_option("--tokens", options.tokens, "at most")->capture_default_str();
-    c->add_option("--temperature", options.temperature, "0: the likeliest token")
-        ->capture_default_str();
-    c->add_option("--top-p", options.top_p, "probability kept")->capture_default_str();
-    c->add_option("--top-k", options.top_k, "tokens kept; 0: any number")->capture_default_str();
-    c->add_option("--seed", options.seed, "of the random choices")
-        ->check(CLI::Range(i64(0), std::numeric_limits<i64>::max()))
-        ->capture_default_str();
-    c->add_option("--tokenizer", tokenizer, "a tokenizer.json; default: the run's");
-    c->add_option("--dtype", dtype, "of the weights that products read: bf16 is faster")
-        ->check(CLI::IsMember({"fp32", "bf16"}))
-        ->capture_default_str();
-    cache.define(*c);
-    c->add_option("--threads", threads, "0: one for each core")->capture_default_str();
-    c->add_flag("--json", json, "print JSON");
-    c->callback([this] { run(); });
-  }
-
-  void run() {
-    use_threads(threads);
-    const ModelFile file = open_model(model);
-    CheckpointInfo info = read_checkpoint_info(file);
-    const Tokenizer t = load_tokenizer(tokenizer, model, info);
-    info.model = cache.applied(info.model);
-    const Model loaded =
-        load_model(file, info, dtype == "bf16" ? DType::bf16 : DType::f32, adapters);
-    if (chat) options.chat_template = recipe_of(info, model).data.chat_template;
-    const auto write = chat ? answer : generate;
-    if (json) {
-      const std::string text = write(loaded, t, prompt, options, {});
-      const ordered_json object{{"prompt", prompt}, {"text", text}};
-      std::cout << object.dump(2, ' ', false, ordered_json::error_handler_t::replace) << "\n";
-      return;
-    }
-    if (!chat) std::cout << prompt << std::flush;
-    write(loaded, t, prompt, options,
-          [](const std::string& piece) { std::cout << piece << std::flush; });
-    std::cout << "\n";
-  }
-};
-
-struct InspectCommand {
-  std::string path;
-  i64 sequence_length = 0;
-  bool json = false, verify = false;
-  ExitCode* result = nullptr;
-
-  void define(CLI::App& app, ExitCode* code) {
-    result = code;
-    CLI::App* c = app.add_subcommand("inspect", "What a recipe, config.json or checkpoint holds");
-    c->footer(
-        "Examples:\n  quern inspect recipes/pretrain_tiny.textproto\n"
-        "  quern inspect deepseek-v2-lite\n"
-        "  quern inspect build/example --json\n"
-        "  quern inspect --verify build/example");
-    c->add_option("path", path,
-                  "a recipe, a config.json, a published model (" + preset_list() +
-                      "), a run, a step folder, a model.h5; with --verify also token files")
-        ->required();
-    c->add_option("--sequence-length", sequence_length,
-                  "for the FLOPs per token; default: as in training");
-    c->add_flag("--json", json, "print JSON");
-    c->add_flag("--verify", verify, "read every file and compare it with its hash");
-    c->callback([this] { run(); });
-  }
-
-  void run() {
-    if (verify) return verify_files();
-    const Figures figures = inspect(path, sequence_length);
-    std::cout << (json ? json_of(figures) : table_of(figures));
-  }
-
-  void verify_files() {
-    const std::vector<VerifiedFile> files = verify_path(path);
-    std::cout << (json ? json_of(files) : table_of(files));
-    if (!all_good(files)) *result = ExitCode::kIntegrity;
-  }
-};
-
 void check_environment() {
   const char* kernels = std::getenv("QUERN_KERNELS");
   if (kernels == nullptr) return;
@@ -270,6 +162,7 @@ int run(int argc, char** argv, const Runtime& runtime) {
   EvaluateCommand evaluate_command;
   GenerateCommand generate_command;
   SelectExpertsCommand select_experts_command;
+  ProbeExpertsCommand probe_experts_command;
   ExportAdapterCommand export_adapter_command;
   MergeAdaptersCommand merge_adapters_command;
   ResegmentCommand resegment_command;
@@ -282,6 +175,7 @@ int run(int argc, char** argv, const Runtime& runtime) {
   evaluate_command.define(app);
   generate_command.define(app);
   select_experts_command.define(app);
+  probe_experts_command.define(app);
   export_adapter_command.define(app);
   merge_adapters_command.define(app);
   resegment_command.define(app);

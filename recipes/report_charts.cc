@@ -143,20 +143,6 @@ std::string dead_panel(const std::vector<StepMetrics>& steps) {
                std::to_string(steps.back().dead_experts), plot);
 }
 
-// A picture of loads with the legend of its colours.
-std::string load_panel(const std::string& id, const std::string& title, const std::string& now,
-                       const std::string& svg) {
-  if (svg.empty()) return "";
-  return "<figure class=\"card\" id=\"" + id + "\"><figcaption><h2>" + title +
-         "</h2><span class=\"now\">" + now +
-         "</span></figcaption><div class=\"legend\"><span><i class=\"dead\"></i>no token</span>"
-         "<span><i class=\"h0\"></i>&le; \xC2\xBC</span><span><i class=\"h1\"></i>&le; \xC2\xBD"
-         "</span><span><i class=\"h2\"></i>&le; 0.8</span><span><i class=\"h3\"></i>about the mean"
-         "</span><span><i class=\"h4\"></i>&le; 2\xC3\x97</span><span><i class=\"h5\"></i>&le; "
-         "4\xC3\x97</span><span><i class=\"h6\"></i>more</span></div>" +
-         svg + "</figure>\n";
-}
-
 }  // namespace
 
 std::string panel(const std::string& id, const std::string& title, const std::string& now,
@@ -176,6 +162,19 @@ std::string panel(const std::string& id, const std::string& title, const std::st
   if (!legend.empty()) legend = "<div class=\"legend\">" + legend + "</div>";
   return "<figure class=\"card\" id=\"" + id + "\"><figcaption><h2>" + title +
          "</h2><span class=\"now\">" + now + "</span></figcaption>" + legend + svg + "</figure>\n";
+}
+
+std::string load_panel(const std::string& id, const std::string& title, const std::string& now,
+                       const std::string& svg) {
+  if (svg.empty()) return "";
+  return "<figure class=\"card\" id=\"" + id + "\"><figcaption><h2>" + title +
+         "</h2><span class=\"now\">" + now +
+         "</span></figcaption><div class=\"legend\"><span><i class=\"dead\"></i>no token</span>"
+         "<span><i class=\"h0\"></i>&le; \xC2\xBC</span><span><i class=\"h1\"></i>&le; \xC2\xBD"
+         "</span><span><i class=\"h2\"></i>&le; 0.8</span><span><i class=\"h3\"></i>about the mean"
+         "</span><span><i class=\"h4\"></i>&le; 2\xC3\x97</span><span><i class=\"h5\"></i>&le; "
+         "4\xC3\x97</span><span><i class=\"h6\"></i>more</span></div>" +
+         svg + "</figure>\n";
 }
 
 std::string report_charts(const ReportInput& input) {

@@ -453,12 +453,15 @@ void Run::write_samples() {
     GenerateOptions options;
     options.tokens = recipe_.train.sample_tokens;
     options.seed = std::uint64_t(recipe_.train.seed);
-    options.chat_template = recipe_.data.chat_template;
     const bool chat = data_.sampler->sources()[0].file->has_mask();
+    const PromptTokens tokens =
+        chat ? question_tokens(*data_.tokenizer, prompt, recipe_.data.chat_template)
+             : prompt_tokens(*data_.tokenizer, prompt);
     std::string text;
     timed("sampling", [&] {
-      text = (chat ? answer : generate)(trainer_.model(), *data_.tokenizer, prompt, options,
-                                        [this](const std::string&) { stop_here(); });
+      text = generate(trainer_.model(), *data_.tokenizer, {tokens}, options,
+                      [this](size_t, const std::string&) { stop_here(); })[0]
+                 .text;
     });
     log(SampleMetrics{step, prompt, text});
   }

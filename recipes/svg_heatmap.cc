@@ -5,6 +5,7 @@
 #include <cmath>
 #include <cstdio>
 
+#include "quern/recipes/internal/html.h"
 #include "quern/recipes/internal/svg_plot.h"
 #include "quern/recipes/internal/units.h"
 
@@ -12,6 +13,7 @@ namespace quern::internal {
 namespace {
 
 constexpr double kWidth = 1160, kLeft = 64;
+constexpr std::size_t kMaxNameBytes = 10;      // of a row, left of it
 constexpr std::size_t kMaxTitledCells = 4096;  // beyond, a title per cell makes the file too large
 
 // Upper bounds of the classes h0 .. h5; what is above is h6. An expert without a token is "dead".
@@ -57,16 +59,22 @@ Grid grid_of(const std::vector<std::vector<double>>& load) {
   return grid;
 }
 
-void draw_cells(const std::vector<std::vector<double>>& load, const Grid& grid, std::string& svg) {
+std::string row_name(const HeatmapNames& names, std::size_t row) {
+  return row < names.rows.size() ? html_escape(shortened(names.rows[row], kMaxNameBytes))
+                                 : std::to_string(row);
+}
+
+void draw_cells(const std::vector<std::vector<double>>& load, const HeatmapNames& names,
+                const Grid& grid, std::string& svg) {
   const bool titled = grid.layers * grid.experts <= kMaxTitledCells;
   std::vector<std::pair<std::string, std::string>> shared;  // class, path of all its cells
   for (std::size_t l = 0; l < grid.layers; ++l) {
     for (std::size_t e = 0; e < std::min(load[l].size(), grid.experts); ++e) {
       const std::string name = load_class(load[l][e]), cell = grid.cell(l, e);
       if (titled) {
-        svg += "<path class=\"" + name + "\" d=\"" + cell + "\"><title>layer " + std::to_string(l) +
-               ", expert " + std::to_string(e) + ": " + fixed_text(load[l][e], 2) +
-               "</title></path>";
+        svg += "<path class=\"" + name + "\" d=\"" + cell + "\"><title>" + names.row + " " +
+               row_name(names, l) + ", " + names.column + " " + std::to_string(e) + ": " +
+               fixed_text(load[l][e], 2) + "</title></path>";
         continue;
       }
       auto same = std::find_if(shared.begin(), shared.end(),
@@ -80,12 +88,12 @@ void draw_cells(const std::vector<std::vector<double>>& load, const Grid& grid, 
   }
 }
 
-void draw_labels(const Grid& grid, std::string& svg) {
+void draw_labels(const Grid& grid, const HeatmapNames& names, std::string& svg) {
   const std::size_t every_layer = std::size_t(std::ceil(14 / grid.cell_height));
   for (std::size_t l = 0; l < grid.layers; l += every_layer) {
     svg += "<text class=\"tick end\" x=\"" + number(kLeft - 8) + "\" y=\"" +
-           number((double(l) + 0.5) * grid.cell_height + 3) + "\">" + (l == 0 ? "layer " : "") +
-           std::to_string(l) + "</text>";
+           number((double(l) + 0.5) * grid.cell_height + 3) + "\">" +
+           (l == 0 && names.rows.empty() ? names.row + " " : "") + row_name(names, l) + "</text>";
   }
   const std::size_t every_expert = grid.experts <= 32 ? 1 : grid.experts <= 128 ? 8 : 32;
   for (std::size_t e = 0; e < grid.experts; e += every_expert) {
@@ -102,15 +110,15 @@ std::string load_class(double load) {
   return load <= 0 ? "dead" : "h" + std::to_string(class_of(load));
 }
 
-std::string svg_heatmap(const std::vector<std::vector<double>>& load) {
+std::string svg_heatmap(const std::vector<std::vector<double>>& load, const HeatmapNames& names) {
   const Grid grid = grid_of(load);
   if (grid.layers == 0) return "";
   const double width = kLeft + grid.cell_width * double(grid.experts);
   const double height = grid.cell_height * double(grid.layers) + 22;
   std::string svg = "<svg class=\"heat\" viewBox=\"0 0 " + number(width) + " " + number(height) +
                     "\" style=\"max-width:" + number(width) + "px\" role=\"img\">";
-  draw_cells(load, grid, svg);
-  draw_labels(grid, svg);
+  draw_cells(load, names, grid, svg);
+  draw_labels(grid, names, svg);
   return svg + "</svg>";
 }
 

@@ -202,7 +202,8 @@ void draw_tooltips(const Plot& plot, const Axis& x, std::string& svg) {
     const double to = i + 1 == steps.size() ? kRight : x.place((steps[i] + steps[i + 1]) / 2);
     svg += "<rect class=\"hit\" x=\"" + coordinate(from) + "\" y=\"" + coordinate(kTop) +
            "\" width=\"" + coordinate(std::max(to - from, 0.0)) + "\" height=\"" +
-           coordinate(kBottom - kTop) + "\"><title>step " + fixed_text(steps[i], 0);
+           coordinate(kBottom - kTop) + "\"><title>" + html_escape(plot.x_name) + " " +
+           fixed_text(steps[i], 0);
     for (const PlotLine& line : plot.lines) {
       auto at = std::lower_bound(line.points.begin(), line.points.end(), steps[i],
                                  [](const Point& point, double step) { return point.x < step; });
@@ -211,7 +212,8 @@ void draw_tooltips(const Plot& plot, const Axis& x, std::string& svg) {
         --at;
       }
       svg += "\n" + html_escape(line.name) + " " + value_text(at->y, plot.decimals);
-      if (at->x != steps[i]) svg += " (step " + fixed_text(at->x, 0) + ")";
+      if (at->x != steps[i])
+        svg += " (" + html_escape(plot.x_name) + " " + fixed_text(at->x, 0) + ")";
     }
     svg += "</title></rect>";
   }

@@ -26,12 +26,12 @@ void put_rows(const Tensor& cache, const NewTokens& tokens, const Tensor& rows) 
   expect_shape("cached rows", "rows", rows.reshape({rows.dim(0), rows.numel() / rows.dim(0)}),
                {places.tokens, width});
   expect_same_type("cached rows", cache, rows);
-  for_float_type(rows, [&]<class T>() {
-    for (i64 t = 0; t < places.tokens; ++t) {
-      const i64 row = places.sequence[t] * places.max_tokens + places.position[t];
-      std::copy_n(rows.data<T>() + t * width, width, cache.data<T>() + row * width);
-    }
-  });
+  const size_t bytes = size_t(width * size_of(cache.dtype()));
+  for (i64 t = 0; t < places.tokens; ++t) {
+    const i64 row = places.sequence[t] * places.max_tokens + places.position[t];
+    std::copy_n(rows.bytes().data() + size_t(t) * bytes, bytes,
+                cache.bytes().data() + size_t(row) * bytes);
+  }
 }
 
 }  // namespace quern::ops

@@ -23,6 +23,10 @@ struct MarkName {
 std::string panel(const std::string& id, const std::string& title, const std::string& now,
                   const Plot& plot, const std::vector<MarkName>& marks = {});
 
+// A card with a heatmap of loads and its legend.
+std::string load_panel(const std::string& id, const std::string& title, const std::string& now,
+                       const std::string& svg);
+
 // A member of every step, as a curve.
 template <class Member>
 std::vector<Point> series(const std::vector<StepMetrics>& steps, Member member) {

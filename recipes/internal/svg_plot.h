@@ -40,7 +40,8 @@ struct Plot {
   std::vector<PlotLine> lines;  // the last one is drawn on top
   std::vector<PlotReference> references;
   std::vector<PlotMark> marks;
-  int decimals = 3;  // of values in tooltips; -1: short, with k, M, or as 8e-04
+  std::string x_name = "step";  // in tooltips
+  int decimals = 3;             // of values in tooltips; -1: short, with k, M, or as 8e-04
   bool from_zero = false;
   bool whole = false;  // outliers too, which otherwise do not stretch the axis
   bool log_y = false;  // values <= 0 are gaps
@@ -49,9 +50,16 @@ struct Plot {
 // The plot with axes, grid and a tooltip band per step shown. Nothing to draw: an empty string.
 std::string svg_plot(const Plot& plot);
 
-// load: [layers][experts], mean 1; at most kMaxHeatmapCells cells are drawn, whole layers first.
+// What a heatmap's rows and columns are; `rows` names them one by one, where they have names.
+struct HeatmapNames {
+  std::string row = "layer", column = "expert";
+  std::vector<std::string> rows;
+};
+
+// load: [rows][columns], mean 1; at most kMaxHeatmapCells cells are drawn, whole rows first.
 constexpr std::size_t kMaxHeatmapCells = 16384;
-std::string svg_heatmap(const std::vector<std::vector<double>>& load);
+std::string svg_heatmap(const std::vector<std::vector<double>>& load,
+                        const HeatmapNames& names = {});
 
 // The same over time, a picture for each layer; as many layers as there is room for.
 std::string svg_load_history(const LoadHistory& loads);

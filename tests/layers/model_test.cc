@@ -151,7 +151,11 @@ TEST(Model, ALongBeginningIsDecodedByTheKernelsOfTraining) {
 // sooner.
 TEST(Model, DecodesEachSequenceOfABatchAsIfAlone) {
   constexpr i64 kSequences = 11, kSteps = 5;
-  for (const ModelConfig& c : several_configs()) {
+  std::vector<ModelConfig> configs = several_configs();
+  configs.push_back(toy_config());
+  configs.back().latent_bits = 6;
+  configs.back().latent_group_size = 7;  // all of a latent
+  for (const ModelConfig& c : configs) {
     for (const DType dtype : {DType::f32, DType::bf16}) {
       Model model(c, dtype);
       randomise(model);

@@ -16,8 +16,9 @@ namespace fs = std::filesystem;
 using nlohmann::json;
 using testing::bytes_of;
 
-const std::vector<std::string> kCommands = {"prepare",  "train",   "resume", "evaluate",
-                                            "generate", "inspect", "report", "doctor"};
+const std::vector<std::string> kCommands = {"prepare",  "train",    "resume",
+                                            "evaluate", "generate", "inspect",
+                                            "report",   "doctor",   "probe-experts"};
 
 struct Outcome {
   int code = -1;
@@ -164,6 +165,25 @@ TEST_F(CliTest, JsonIsJson) {
   const Outcome generated = quern("generate build/run --prompt 'the \"sea' --tokens 30 --json");
   ASSERT_EQ(generated.code, 0) << generated.err;
   EXPECT_EQ(json::parse(generated.out)["prompt"], "the \"sea");
+  dir_.file("prompts.txt", "the sea\n\nthe moon\n");
+  const Outcome several =
+      quern("generate build/run --prompt one --prompts prompts.txt --batch 2 --json --stop .");
+  std::istringstream lines(several.out);
+  std::vector<std::string> prompts;
+  for (std::string line; std::getline(lines, line);) prompts.push_back(json::parse(line)["prompt"]);
+  EXPECT_EQ(prompts, (std::vector<std::string>{"one", "the sea", "the moon"})) << several.err;
+
+  const Outcome routed =
+      quern("inspect build/run --routing corpus/validation.h5 --json --out build/routing.html");
+  ASSERT_EQ(routed.code, 0) << routed.err;
+  EXPECT_EQ(json::parse(routed.out)["layers"].size(), 1u);
+  EXPECT_TRUE(fs::exists(dir_ / "build/routing.html"));
+  const Outcome probed = quern(
+      "probe-experts build/run corpus/validation.h5 --against build/run --json --out "
+      "build/probes.html");
+  ASSERT_EQ(probed.code, 0) << probed.err;
+  EXPECT_EQ(json::parse(probed.out)["models"].size(), 2u);
+  EXPECT_TRUE(fs::exists(dir_ / "build/probes.html"));
 
   const Outcome inspected = quern("inspect build/run --json");
   ASSERT_EQ(inspected.code, 0) << inspected.err;

@@ -5,6 +5,7 @@
 #include <gtest/gtest.h>
 
 #include <cmath>
+#include <set>
 
 #include "quern/data/bpe_trainer.h"
 #include "tests/recipes/run_fixture.h"
@@ -72,6 +73,37 @@ TEST_F(GenerateTest, PiecesAddUpToTheText) {
   EXPECT_EQ(pieces, whole);
 }
 
+// Prompts of all lengths at once, of which some end sooner, by <|eos|> or a stop string.
+TEST_F(GenerateTest, NeighboursChangeNothing) {
+  set_eos_row(0.4f);
+  std::set<Ended> ways;
+  for (const double temperature : {0.0, 1.0}) {
+    const GenerateOptions options{
+        .tokens = 12, .temperature = temperature, .top_p = 1, .stop = {"e", "zz"}};
+    std::vector<PromptTokens> prompts;
+    std::vector<Generated> alone;
+    for (const char* prompt : {"the sea", "", "a", "the moon and the sea and a long way to it", "x",
+                               "an end", "of seven", "the sea"}) {
+      prompts.push_back(prompt_tokens(*tokenizer_, prompt));
+      alone.push_back(generate(model_, *tokenizer_, {prompts.back()}, options)[0]);
+    }
+    std::vector<std::string> pieces(prompts.size());
+    const auto together =
+        generate(model_, *tokenizer_, prompts, options,
+                 [&](size_t row, const std::string& piece) { pieces[row] += piece; });
+    for (size_t r = 0; r < prompts.size(); ++r) {
+      EXPECT_EQ(together[r].text, alone[r].text);
+      EXPECT_EQ(together[r].tokens, alone[r].tokens);
+      EXPECT_EQ(together[r].ended, alone[r].ended);
+      EXPECT_EQ(pieces[r], alone[r].text);
+      EXPECT_EQ(together[r].text.find('e'), std::string::npos);
+      ways.insert(together[r].ended);
+    }
+    EXPECT_EQ(together[0].text, together[7].text);
+  }
+  EXPECT_GT(ways.size(), 1u);
+}
+
 TEST_F(GenerateTest, EndsWithTheDocument) {
   model_.lm_head.value.fill(0);
   // Nothing but <|eos|> is likely, whatever the hidden state: it alone has a large logit of either
@@ -104,6 +136,9 @@ TEST_F(GenerateTest, RefusesOptionsOutOfRange) {
   EXPECT_THROW(text({.top_p = 0}), ConfigError);
   EXPECT_THROW(text({.top_p = 1.1}), ConfigError);
   EXPECT_THROW(text({.top_k = -1}), ConfigError);
+  EXPECT_THROW(text({.min_p = -0.1}), ConfigError);
+  EXPECT_THROW(text({.min_p = 1.1}), ConfigError);
+  EXPECT_THROW(text({.stop = {"a", ""}}), ConfigError);
 }
 
 // Probabilities 1/2, 1/4, 1/8, 1/8 at the ids 2, 0, 1, 3.
@@ -125,6 +160,12 @@ TEST(SampleToken, AtPointsWorkedOutByHand) {
     EXPECT_EQ(sample_token(logits, two, 0.67), 0);
     EXPECT_EQ(sample_token(logits, two, 0.999999), 0);
   }
+  // min_p 0.5 keeps those at least half as likely as the first, two of them.
+  const GenerateOptions half{.temperature = 1, .top_p = 1, .min_p = 0.4999};
+  EXPECT_EQ(sample_token(logits, half, 0.66), 2);
+  EXPECT_EQ(sample_token(logits, half, 0.67), 0);
+  EXPECT_EQ(sample_token(logits, half, 0.999999), 0);
+  EXPECT_EQ(sample_token(logits, {.temperature = 1, .top_p = 1, .min_p = 1}, 0.999999), 2);
   // Temperature 1/2 squares the odds: 16 : 4 : 1 : 1.
   const GenerateOptions cold{.temperature = 0.5, .top_p = 1};
   EXPECT_EQ(sample_token(logits, cold, 15.9 / 22), 2);
