@@ -30,7 +30,7 @@
 #include "quern/recipes/launch.h"
 #include "quern/recipes/probe.h"
 #include "quern/recipes/profile.h"
-#include "quern/recipes/rank_limits.h"
+#include "quern/recipes/rank_layout.h"
 #include "quern/recipes/run.h"
 
 namespace quern {

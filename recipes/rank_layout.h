@@ -13,6 +13,10 @@ struct RankLayout {
 
 // Of so many lanes. Throws ConfigError where the ranks do not share them evenly.
 i64 lanes_of_a_rank(i64 lanes, i64 ranks);
+// Throws ConfigError where so many ranks cannot share the run.
+void check_ranks(const Recipe& recipe, i64 ranks);
+// Before a run begins: one lane becomes one for each rank, and all is checked.
+void settle_lanes(Recipe& recipe, i64 ranks);
 
 // Of each rank.
 MemoryEstimate estimate_memory(const Recipe& recipe, i64 trained, const RankLayout& layout);

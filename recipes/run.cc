@@ -30,7 +30,6 @@
 #include "quern/recipes/probe.h"
 #include "quern/recipes/progress_line.h"
 #include "quern/recipes/rank_layout.h"
-#include "quern/recipes/rank_limits.h"
 #include "quern/recipes/run_inputs.h"
 #include "quern/recipes/run_log.h"
 #include "quern/recipes/run_report.h"
