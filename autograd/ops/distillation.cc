@@ -7,6 +7,7 @@
 #include "quern/autograd/kernels/gemm.h"
 #include "quern/autograd/kernels/parallel.h"
 #include "quern/autograd/ops/internal/accumulate.h"
+#include "quern/autograd/ops/internal/head_gradients.h"
 #include "quern/autograd/ops/internal/operand.h"
 #include "quern/autograd/ops/loss.h"
 
@@ -87,14 +88,7 @@ Var linear_distillation(Tape& tape, const Var& hidden, const Var& head,
       T* dz = dlogits.data<T>();
       distil_rows(n, vocab, ours.data<Sum<T>>(), theirs.data<Sum<T>>(), labels.data<i32>() + begin,
                   temperature, scale, kl.data<double>() + begin, dz);
-      if (dhidden.defined()) {
-        kernels::gemm<T>({n, width, vocab, dz, vocab, false, w.data<T>(), width, false,
-                          dhidden.data<Sum<T>>() + begin * width, width, false});
-      }
-      if (dhead.defined()) {
-        kernels::gemm<T>({vocab, width, n, dz, vocab, true, rows, width, false,
-                          dhead.data<Sum<T>>(), width, begin > 0});
-      }
+      add_head_gradients<T>(begin, n, x, w, dz, dhidden, dhead);
     }
   });
   double total = 0;

@@ -6,6 +6,7 @@
 #include "quern/autograd/kernels/gemm.h"
 #include "quern/autograd/kernels/rowwise.h"
 #include "quern/autograd/ops/internal/accumulate.h"
+#include "quern/autograd/ops/internal/head_gradients.h"
 #include "quern/autograd/ops/internal/operand.h"
 
 namespace quern::ops {
@@ -58,15 +59,7 @@ CrossEntropyResult linear_cross_entropy(Tape& tape, const Var& hidden, const Var
       }
       kernels::cross_entropy(rows_of_loss);
       if (!gradient) continue;
-      const T* dz = dlogits.data<T>();
-      if (dhidden.defined()) {
-        kernels::gemm<T>({n, width, vocab, dz, vocab, false, w.data<T>(), width, false,
-                          dhidden.data<Sum<T>>() + begin * width, width, false});
-      }
-      if (dhead.defined()) {
-        kernels::gemm<T>({vocab, width, n, dz, vocab, true, rows, width, false,
-                          dhead.data<Sum<T>>(), width, begin > 0});
-      }
+      add_head_gradients<T>(begin, n, x, w, dlogits.data<T>(), dhidden, dhead);
     }
   });
   double total = 0;
