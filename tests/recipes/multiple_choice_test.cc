@@ -15,14 +15,7 @@ namespace {
 
 class MultipleChoiceTest : public ::testing::Test {
  protected:
-  MultipleChoiceTest()
-      : model_(
-            [] {
-              ModelConfig config = testing::toy_config();
-              config.vocab_size = 320;
-              return config;
-            }(),
-            DType::f64) {
+  MultipleChoiceTest() : model_(testing::with_vocabulary(testing::toy_config(), 320), DType::f64) {
     testing::prepare_corpus(dir_, "corpus");
     tokenizer_ = Tokenizer::load(dir_ / "corpus/tokenizer.json");
     testing::randomise(model_);

@@ -16,13 +16,8 @@ namespace {
 class RoutingViewTest : public ::testing::Test {
  protected:
   RoutingViewTest()
-      : model_(
-            [] {
-              ModelConfig config = testing::toy_config();  // 3 of 8 experts in layer 1
-              config.vocab_size = 320;
-              return config;
-            }(),
-            DType::f64) {
+      : model_(testing::with_vocabulary(testing::toy_config(), 320),
+               DType::f64) {  // 3 of 8 experts in layer 1
     testing::prepare_corpus(dir_, "corpus");
     tokenizer_ = Tokenizer::load(dir_ / "corpus/tokenizer.json");
     testing::randomise(model_);

@@ -34,6 +34,11 @@ inline ModelConfig toy_config() {
           .aux_loss_alpha = 0.05};
 }
 
+inline ModelConfig with_vocabulary(ModelConfig c, i64 size) {
+  c.vocab_size = size;
+  return c;
+}
+
 inline ModelConfig with_q_lora(ModelConfig c) {
   c.q_lora_rank = 11;
   return c;
