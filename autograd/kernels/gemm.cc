@@ -3,6 +3,7 @@
 #include "quern/autograd/kernels/gemm.h"
 
 #include "quern/autograd/kernels/internal/block_product.h"
+#include "quern/autograd/kernels/internal/few_rows.h"
 #include "quern/autograd/kernels/parallel.h"
 
 namespace quern::kernels::QUERN_TIER {
@@ -24,12 +25,22 @@ i64 row_chunk(i64 m, i64 column_chunks) {
   return size > smallest ? size : smallest;
 }
 
+// Of n rows of b, each `row_bytes` long, how many one task of a product of few rows takes: none is
+// so small that starting it costs more than reading it, and the threads have equally many.
+i64 dot_chunk(i64 n, i64 row_bytes) {
+  constexpr i64 kLeast = i64(16) << 10, kMost = i64(64) << 10;  // bytes
+  if (n * row_bytes <= 2 * kLeast) return n;
+  const i64 pieces = rounded_up(chunks(n * row_bytes, kMost), num_threads());
+  const i64 least = chunks(kLeast, row_bytes), even = chunks(n, pieces);
+  return rounded_up(even > least ? even : least, 4);
+}
+
 }  // namespace
 
 template <class T>
 void gemm(const Gemm<T>& g) {
   if ((g.m <= kFewRows || g.rows_alone) && !g.trans_a && g.trans_b) {
-    parallel_chunks(g.n, kDotColumns, [&](i64 begin, i64 end) {
+    parallel_chunks(g.n, dot_chunk(g.n, g.k * i64(sizeof(T))), [&](i64 begin, i64 end) {
       few_rows_product<T>(g.m, end - begin, g.k, Matrix<T>{g.a, g.lda}, g.b + begin * g.ldb, g.ldb,
                           g.c + begin, g.ldc, g.accumulate);
     });
@@ -54,8 +65,10 @@ void grouped_gemm(const GroupedGemm<T>& g) {
     tasks += chunks(rows, kGroupChunk);
     few = few && (rows <= kFewRows || g.rows_alone);
   }
-  parallel_for(tasks, [&](i64 task) {
-    i64 e = 0;
+  const i64 columns = few ? dot_chunk(g.n, g.k * i64(sizeof(T))) : g.n;
+  const i64 pieces = chunks(g.n, columns);
+  parallel_for(tasks * pieces, [&](i64 i) {
+    i64 e = 0, task = i / pieces;
     for (;; ++e) {
       const i64 own = chunks(g.offsets[e + 1] - g.offsets[e], kGroupChunk);
       if (task < own) break;
@@ -63,14 +76,17 @@ void grouped_gemm(const GroupedGemm<T>& g) {
     }
     const i64 begin = g.offsets[e] + task * kGroupChunk;
     const i64 rows = smaller(kGroupChunk, g.offsets[e + 1] - begin);
+    const Matrix<T> a = Matrix<T>{g.a, g.k, g.a_rows}.at(begin, 0);
+    const T* const b = g.b + e * g.n * g.k;
+    Sum<T>* const c = g.c + begin * g.n;
     if (few) {
-      few_rows_product<T>(rows, g.n, g.k, Matrix<T>{g.a, g.k, g.a_rows}.at(begin, 0),
-                          g.b + e * g.n * g.k, g.k, g.c + begin * g.n, g.n, g.accumulate);
+      const i64 j = i % pieces * columns;
+      few_rows_product<T>(rows, smaller(columns, g.n - j), g.k, a, b + j * g.k, g.k, c + j, g.n,
+                          g.accumulate);
       return;
     }
-    block_product<T>(rows, g.n, g.k, Sum<T>(1), Matrix<T>{g.a, g.k, g.a_rows}.at(begin, 0), false,
-                     Matrix<T>{g.b + e * g.n * g.k, g.trans_b ? g.k : g.n}, g.trans_b,
-                     g.c + begin * g.n, g.n, g.accumulate);
+    block_product<T>(rows, g.n, g.k, Sum<T>(1), a, false, Matrix<T>{b, g.trans_b ? g.k : g.n},
+                     g.trans_b, c, g.n, g.accumulate);
   });
 }
 

@@ -22,8 +22,6 @@ inline constexpr i64 kSliceRows = 16 * kTileRows;  // rows of a in a slice
 
 // T: of the operands; c and the sums are of the type Sum<T>.
 template <class T>
-using Element = typename Panels<T>::Element;
-template <class T>
 inline constexpr i64 kTileColumns = 2 * Simd<Sum<T>>::kWidth;
 
 // c[rows, 2 vectors] (+)= alpha * a b over `steps` elements of panels; a's is kTileRows wide.
@@ -107,73 +105,6 @@ void multiply_panels(i64 m, i64 n, i64 steps, Sum<T> alpha, const Element<T>* a_
       }
     }
   }
-}
-
-// Products of few rows, as in generation, are bound by the reading of b: its rows are multiplied
-// where they lie. Elements are summed by lanes, so their bits are not those of block_product.
-inline constexpr i64 kFewRows = 4;
-inline constexpr i64 kDotColumns = 64;  // rows of b at a time
-
-// c[Rows, Columns] (+)= a b^T; rows of both are contiguous along k.
-template <class T, int Rows, int Columns>
-void dot_tile(i64 k, const T* const* a, const T* b, i64 ldb, Sum<T>* c, i64 ldc, bool accumulate) {
-  using P = Panels<T>;
-  using S = Simd<Sum<T>>;
-  constexpr i64 W = i64(Simd<Element<T>>::kWidth) * P::kDeep;
-  typename S::Vector sum[Rows][Columns] = {};
-  i64 x = 0;
-  for (; x + W <= k; x += W) {
-#pragma GCC unroll 4
-    for (int j = 0; j < Columns; ++j) {
-      const auto bj = P::along(b + j * ldb + x);
-#pragma GCC unroll 4
-      for (int i = 0; i < Rows; ++i) {
-        sum[i][j] = P::multiply_add_each(P::along(a[i] + x), bj, sum[i][j]);
-      }
-    }
-  }
-  for (int i = 0; i < Rows; ++i) {
-    for (int j = 0; j < Columns; ++j) {
-      Sum<T> total = 0;
-      for (int l = 0; l < S::kWidth; ++l) total += sum[i][j][l];
-      for (i64 y = x; y < k; ++y) total += Sum<T>(a[i][y]) * Sum<T>(b[j * ldb + y]);
-      Sum<T>& to = c[i * ldc + j];
-      to = accumulate ? to + total : total;
-    }
-  }
-}
-
-template <class T, int Rows>
-void dot_columns(i64 n, i64 k, const T* const* a, const T* b, i64 ldb, Sum<T>* c, i64 ldc,
-                 bool accumulate) {
-  i64 j = 0;
-  for (; j + 4 <= n; j += 4) {
-    dot_tile<T, Rows, 4>(k, a, b + j * ldb, ldb, c + j, ldc, accumulate);
-  }
-  for (; j < n; ++j) dot_tile<T, Rows, 1>(k, a, b + j * ldb, ldb, c + j, ldc, accumulate);
-}
-
-// c[m, n] (+)= a b^T. A row's bits do not depend on m; of more than kFewRows, b is read once for
-// each few, a piece of it at a time, which caches hold.
-template <class T>
-void few_rows_product(i64 m, i64 n, i64 k, Matrix<T> a, const T* b, i64 ldb, Sum<T>* c, i64 ldc,
-                      bool accumulate) {
-  if (m > kFewRows) {
-    for (i64 j = 0; j < n; j += kDotColumns) {
-      const i64 columns = n - j < kDotColumns ? n - j : kDotColumns;
-      for (i64 i = 0; i < m; i += kFewRows) {
-        few_rows_product<T>(m - i < kFewRows ? m - i : kFewRows, columns, k, a.at(i, 0),
-                            b + j * ldb, ldb, c + i * ldc + j, ldc, accumulate);
-      }
-    }
-    return;
-  }
-  const T* rows[kFewRows];
-  for (i64 i = 0; i < m; ++i) rows[i] = a.row(i);
-  if (m == 1) dot_columns<T, 1>(n, k, rows, b, ldb, c, ldc, accumulate);
-  if (m == 2) dot_columns<T, 2>(n, k, rows, b, ldb, c, ldc, accumulate);
-  if (m == 3) dot_columns<T, 3>(n, k, rows, b, ldb, c, ldc, accumulate);
-  if (m == 4) dot_columns<T, 4>(n, k, rows, b, ldb, c, ldc, accumulate);
 }
 
 inline i64 smaller(i64 a, i64 b) { return a < b ? a : b; }

@@ -153,6 +153,9 @@ struct Panels<bf16> {
 
 #endif
 
+template <class T>
+using Element = typename Panels<T>::Element;
+
 // Elements in a row of a panel for `depth` values of k.
 template <class T>
 i64 steps_of(i64 depth) {

@@ -1,0 +1,144 @@
+// SPDX-License-Identifier: MIT
+// Products of few rows, for the kernel files, as in generation: what bounds them is the reading of
+// the larger operand, whose rows are multiplied where they lie. A row's bits do not depend on how
+// many rows there are, but are not those of block_product.
+#pragma once
+
+#include <utility>
+
+#include "quern/autograd/kernels/internal/panels.h"
+
+namespace quern::kernels::QUERN_TIER {
+
+inline constexpr i64 kFewRows = 4;
+inline constexpr i64 kDotColumns = 64;  // rows of b at a time
+
+// The sum of a vector's lanes: halves are added, then halves of those, and so on.
+template <class T, int H, size_t... I>
+T sum_of_halves(typename Simd<T>::Vector v, std::index_sequence<I...> lanes) {
+  if constexpr (H == 0) {
+    return v[0];
+  } else {
+    const auto other = __builtin_shufflevector(v, v, (int(I) ^ H)...);
+    return sum_of_halves<T, H / 2>(v + other, lanes);
+  }
+}
+
+template <class T>
+T sum_of_lanes(typename Simd<T>::Vector v) {
+  constexpr int W = Simd<T>::kWidth;
+  return sum_of_halves<T, W / 2>(v, std::make_index_sequence<size_t(W)>());
+}
+
+// c[Rows, Columns] (+)= a b^T; rows of both are contiguous along k. `next`: of b, what is read
+// after this, which is fetched meanwhile.
+template <class T, int Rows, int Columns>
+void dot_tile(i64 k, const T* const* a, const T* b, i64 ldb, const T* next, Sum<T>* c, i64 ldc,
+              bool accumulate) {
+  using P = Panels<T>;
+  using S = Simd<Sum<T>>;
+  constexpr i64 W = i64(Simd<Element<T>>::kWidth) * P::kDeep;
+  typename S::Vector sum[Rows][Columns] = {};
+  i64 x = 0;
+  for (; x + W <= k; x += W) {
+#pragma GCC unroll 4
+    for (int j = 0; j < Columns; ++j) {
+      const auto bj = P::along(b + j * ldb + x);
+      __builtin_prefetch(next + j * ldb + x);
+#pragma GCC unroll 4
+      for (int i = 0; i < Rows; ++i) {
+        sum[i][j] = P::multiply_add_each(P::along(a[i] + x), bj, sum[i][j]);
+      }
+    }
+  }
+  for (int i = 0; i < Rows; ++i) {
+    for (int j = 0; j < Columns; ++j) {
+      Sum<T> total = sum_of_lanes<Sum<T>>(sum[i][j]);
+      for (i64 y = x; y < k; ++y) total += Sum<T>(a[i][y]) * Sum<T>(b[j * ldb + y]);
+      Sum<T>& to = c[i * ldc + j];
+      to = accumulate ? to + total : total;
+    }
+  }
+}
+
+template <class T, int Rows>
+void dot_columns(i64 n, i64 k, const T* const* a, const T* b, i64 ldb, Sum<T>* c, i64 ldc,
+                 bool accumulate) {
+  i64 j = 0;
+  for (; j + 4 <= n; j += 4) {
+    const T* const at = b + j * ldb;
+    const T* const next = j + 8 <= n ? at + 4 * ldb : at;
+    dot_tile<T, Rows, 4>(k, a, at, ldb, next, c + j, ldc, accumulate);
+  }
+  for (; j < n; ++j) {
+    dot_tile<T, Rows, 1>(k, a, b + j * ldb, ldb, b + j * ldb, c + j, ldc, accumulate);
+  }
+}
+
+// c[m, n] (+)= a b^T. Of more than kFewRows, b is read once for each few, a piece of it at a time,
+// which caches hold.
+template <class T>
+void few_rows_product(i64 m, i64 n, i64 k, Matrix<T> a, const T* b, i64 ldb, Sum<T>* c, i64 ldc,
+                      bool accumulate) {
+  if (m > kFewRows) {
+    for (i64 j = 0; j < n; j += kDotColumns) {
+      const i64 columns = n - j < kDotColumns ? n - j : kDotColumns;
+      for (i64 i = 0; i < m; i += kFewRows) {
+        few_rows_product<T>(m - i < kFewRows ? m - i : kFewRows, columns, k, a.at(i, 0),
+                            b + j * ldb, ldb, c + i * ldc + j, ldc, accumulate);
+      }
+    }
+    return;
+  }
+  const T* rows[kFewRows];
+  for (i64 i = 0; i < m; ++i) rows[i] = a.row(i);
+  if (m == 1) dot_columns<T, 1>(n, k, rows, b, ldb, c, ldc, accumulate);
+  if (m == 2) dot_columns<T, 2>(n, k, rows, b, ldb, c, ldc, accumulate);
+  if (m == 3) dot_columns<T, 3>(n, k, rows, b, ldb, c, ldc, accumulate);
+  if (m == 4) dot_columns<T, 4>(n, k, rows, b, ldb, c, ldc, accumulate);
+}
+
+// c[Rows, Parts vectors] = a b, over the k rows of b.
+template <class T, int Rows, int Parts>
+void mix_tile(i64 k, const T* a, i64 lda, const T* b, i64 ldb, T* c, i64 ldc) {
+  using S = Simd<T>;
+  constexpr int W = S::kWidth;
+  typename S::Vector sum[Rows][Parts] = {};
+  for (i64 x = 0; x < k; ++x) {
+#pragma GCC unroll 4
+    for (int j = 0; j < Parts; ++j) {
+      const auto bj = S::load(b + x * ldb + j * W);
+#pragma GCC unroll 4
+      for (int i = 0; i < Rows; ++i) sum[i][j] += a[i * lda + x] * bj;
+    }
+  }
+  for (int i = 0; i < Rows; ++i) {
+    for (int j = 0; j < Parts; ++j) S::store(c + i * ldc + j * W, sum[i][j]);
+  }
+}
+
+template <class T, int Rows>
+void mix_columns(i64 n, i64 k, const T* a, i64 lda, const T* b, i64 ldb, T* c, i64 ldc) {
+  constexpr i64 W = Simd<T>::kWidth;
+  i64 j = 0;
+  for (; j + 4 * W <= n; j += 4 * W) mix_tile<T, Rows, 4>(k, a, lda, b + j, ldb, c + j, ldc);
+  for (; j + W <= n; j += W) mix_tile<T, Rows, 1>(k, a, lda, b + j, ldb, c + j, ldc);
+  for (; j < n; ++j) {
+    for (int i = 0; i < Rows; ++i) {
+      T sum = 0;
+      for (i64 x = 0; x < k; ++x) sum += a[i * lda + x] * b[x * ldb + j];
+      c[i * ldc + j] = sum;
+    }
+  }
+}
+
+// c[m, n] = a[m, k] b[k, n], for m up to kFewRows.
+template <class T>
+void few_rows_mix(i64 m, i64 n, i64 k, const T* a, i64 lda, const T* b, i64 ldb, T* c, i64 ldc) {
+  if (m == 1) mix_columns<T, 1>(n, k, a, lda, b, ldb, c, ldc);
+  if (m == 2) mix_columns<T, 2>(n, k, a, lda, b, ldb, c, ldc);
+  if (m == 3) mix_columns<T, 3>(n, k, a, lda, b, ldb, c, ldc);
+  if (m == 4) mix_columns<T, 4>(n, k, a, lda, b, ldb, c, ldc);
+}
+
+}  // namespace quern::kernels::QUERN_TIER
