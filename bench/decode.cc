@@ -4,8 +4,10 @@
 #include <algorithm>
 #include <chrono>
 #include <cmath>
+#include <set>
 #include <vector>
 
+#include "bench/median.h"
 #include "quern/autograd/error.h"
 #include "quern/autograd/kernels/parallel.h"
 #include "quern/autograd/ops/matmul.h"
@@ -48,14 +50,14 @@ void verify(const Model& model) {
   throw Error({.what = "decoding gives other logits than the forward pass"}, ExitCode::kInternal);
 }
 
-// Bytes per second in which all threads read a buffer, the best of a few passes.
+// Bytes per second in which all threads read a buffer, the median of a few passes.
 double read_rate(i64 bytes) {
   constexpr i64 kChunk = i64(1) << 18;
   const i64 floats = bytes / 4;
   const std::vector<float> buffer(static_cast<size_t>(floats), 1.0f);
   std::vector<float> sums(static_cast<size_t>((floats + kChunk - 1) / kChunk));
-  double best = 0;
-  for (int pass = 0; pass < 5; ++pass) {
+  std::vector<double> rates;
+  for (int pass = 0; pass < 9; ++pass) {
     const double begin = seconds_now();
     parallel_chunks(floats, kChunk, [&](i64 first, i64 end) {
       float lanes[64] = {};  // independent sums, so that memory is what limits
@@ -68,12 +70,38 @@ double read_rate(i64 bytes) {
       for (const float lane : lanes) sum += lane;
       sums[size_t(first / kChunk)] = sum;
     });
-    best = std::max(best, double(bytes) / (seconds_now() - begin));
+    rates.push_back(double(bytes) / (seconds_now() - begin));
   }
   double total = 0;
   for (const float sum : sums) total += double(sum);
   if (total != double(floats)) throw Error({.what = "a sum is wrong"}, ExitCode::kInternal);
-  return best;
+  return median(rates);
+}
+
+// Sequences and their choices of experts, of the last `tokens` of each: different ones in a pass,
+// mean over layers and passes. Forward routes as decoding did, up to rounding.
+double experts_per_layer(const Model& model, const std::vector<std::vector<i32>>& sequences,
+                         i64 tokens) {
+  std::vector<std::vector<std::set<i32>>> met;  // [layers][passes]
+  for (const std::vector<i32>& ids : sequences) {
+    const i64 length = i64(ids.size());
+    Tape silent(false);
+    const ModelOutput out =
+        model.forward(silent, Tensor::from<i32>({1, length}, ids), {}, {.trace = true});
+    met.resize(out.router.size(), std::vector<std::set<i32>>(size_t(tokens)));
+    for (size_t layer = 0; layer < met.size(); ++layer) {
+      const Tensor& chosen = out.router[layer].expert_ids;
+      for (i64 t = 0; t < tokens; ++t) {
+        const auto row = chosen.rows(length - tokens + t, length - tokens + t + 1).span<i32>();
+        met[layer][size_t(t)].insert(row.begin(), row.end());
+      }
+    }
+  }
+  double sum = 0;
+  for (const auto& layer : met) {
+    for (const std::set<i32>& experts : layer) sum += double(experts.size());
+  }
+  return met.empty() ? 0 : sum / double(i64(met.size()) * tokens);
 }
 
 }  // namespace
@@ -86,7 +114,8 @@ DecodeTimes time_decode(const ModelConfig& config, DType dtype, i64 context, i64
   KvCache cache(config, context + tokens, DType::f32, batch);
   Tensor logits = Tensor::empty({batch, config.vocab_size}, DType::f32);
   std::vector<i64> sequences;
-  DecodeTimes times{.tokens = tokens, .batch = batch};
+  std::vector<std::vector<i32>> ids_of;
+  DecodeTimes times;
   for (i64 s = 0; s < batch; ++s) {
     // Each begins elsewhere in the pattern, so that they choose different experts.
     const Tensor ids = pattern(config, context + s).rows(s, s + context);
@@ -95,21 +124,33 @@ DecodeTimes time_decode(const ModelConfig& config, DType dtype, i64 context, i64
     times.prompt_seconds = seconds_now() - begin;
     logits.rows(s, s + 1).copy_from(last.reshape({1, config.vocab_size}));
     sequences.push_back(s);
+    ids_of.emplace_back(ids.span<i32>().begin(), ids.span<i32>().end());
   }
   const Tensor next = Tensor::empty({batch}, DType::i32);
-  const double begin = seconds_now();
+  std::vector<double> passes;
   for (i64 t = 0; t < tokens; ++t) {
+    const double begin = seconds_now();
     for (i64 s = 0; s < batch; ++s) {
       const auto row = logits.rows(s, s + 1).span<float>();
       next.data<i32>()[s] = i32(std::max_element(row.begin(), row.end()) - row.begin());
     }
     logits = model.decode_each(next, sequences, cache);
+    passes.push_back(seconds_now() - begin);
+    for (i64 s = 0; s < batch; ++s) ids_of[size_t(s)].push_back(next.data<i32>()[s]);
   }
-  times.seconds = seconds_now() - begin;
+  times.pass_seconds = median(passes);
+  times.experts_per_layer = experts_per_layer(model, ids_of, tokens);
   const ParameterCount count = count_parameters(config);
-  times.bytes_per_token =
-      double(size_of(dtype)) * double(count.active_without_input_embedding) +
-      4.0 * double(cache_elements_per_token(config)) * (double(context) + double(tokens) / 2);
+  const i64 expert = 3 * config.hidden_size * config.moe_intermediate_size;
+  double weights = double(count.active_without_input_embedding);
+  if (config.n_routed_experts > 0) {
+    const i64 layers = count.routed_experts / (expert * config.n_routed_experts);
+    weights +=
+        double(layers * expert) * (times.experts_per_layer - double(config.num_experts_per_tok));
+  }
+  times.bytes_per_pass =
+      double(size_of(dtype)) * weights + 4.0 * double(batch * cache_elements_per_token(config)) *
+                                             (double(context) + double(tokens) / 2);
   times.read_rate = read_rate(size_of(dtype) * count.total);
   return times;
 }

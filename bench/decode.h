@@ -8,14 +8,14 @@
 
 namespace quern::bench {
 
+// A pass: one more token for each sequence.
 struct DecodeTimes {
-  double seconds = 0;          // of all tokens after the context
-  double prompt_seconds = 0;   // of one sequence's context
-  double bytes_per_token = 0;  // weights that one token uses, and the cache at the middle length
-  double read_rate = 0;        // bytes per second, of a buffer as large as the model's weights
-  double share() const { return bytes_per_token * double(tokens) / seconds / read_rate; }
-  std::int64_t tokens = 0;  // of each sequence
-  std::int64_t batch = 1;
+  double pass_seconds = 0;       // median over the passes after the context
+  double prompt_seconds = 0;     // of one sequence's context
+  double experts_per_layer = 0;  // different ones that a pass used, mean over layers and passes
+  double bytes_per_pass = 0;     // weights that a pass uses, and the caches at the middle length
+  double read_rate = 0;          // bytes per second, of a buffer as large as the model's weights
+  double share() const { return bytes_per_pass / pass_seconds / read_rate; }
 };
 
 // A model with random weights, greedy choices, `batch` sequences of the same length. Throws Error

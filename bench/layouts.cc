@@ -5,6 +5,7 @@
 #include <chrono>
 #include <memory>
 
+#include "bench/median.h"
 #include "quern/recipes/rank_probe.h"
 #include "quern/recipes/trainer.h"
 
@@ -36,11 +37,6 @@ double timed_step(Trainer& trainer, const Sampler& sampler, i64 sequences,
     most = std::max(most, one[0]);
   }
   return most;
-}
-
-double median(std::vector<double> x) {
-  std::ranges::sort(x);
-  return x[x.size() / 2];
 }
 
 std::vector<Layout> layouts_of(const Recipe& recipe, const std::shared_ptr<const Sampler>& sampler,

@@ -12,6 +12,7 @@
 
 #include "bench/decode.h"
 #include "bench/layouts.h"
+#include "bench/median.h"
 #include "bench/presets.h"
 #include "bench/tokenizer.h"
 #include "bench/training.h"
@@ -30,11 +31,6 @@ using nlohmann::ordered_json;
 double rounded(double x, int digits) {
   const double unit = std::pow(10.0, digits);
   return std::round(x * unit) / unit;
-}
-
-double median(std::vector<double> x) {
-  std::nth_element(x.begin(), x.begin() + i64(x.size() / 2), x.end());
-  return x[x.size() / 2];
 }
 
 template <class F>
@@ -214,7 +210,7 @@ struct MemoryCommand : Command {
 };
 
 struct DecodeCommand {
-  std::string preset_name = "tiny", dtype = "fp32";
+  std::string preset_name = "tiny", dtype = "fp32", attention = "mla";
   i64 threads = 0, context = 256, tokens = 256, batch = 1;
   bool json = false;
 
@@ -228,6 +224,9 @@ struct DecodeCommand {
     c->add_option("--threads", threads, "0: one for each core")->capture_default_str();
     c->add_option("--dtype", dtype, "of the weights that products read")
         ->check(CLI::IsMember({"fp32", "bf16"}))
+        ->capture_default_str();
+    c->add_option("--attention", attention, "mha: with heads of hidden_size / heads columns")
+        ->check(CLI::IsMember({"mla", "mha"}))
         ->capture_default_str();
     c->add_option("--context", context, "tokens before those that count")
         ->check(CLI::Range(i64(1), i64(1) << 20))
@@ -244,22 +243,24 @@ struct DecodeCommand {
 
   void run() {
     use_threads(threads);
-    const DecodeTimes times = time_decode(
-        preset(preset_name), dtype == "bf16" ? DType::bf16 : DType::f32, context, tokens, batch);
-    // What memory allows is known of one sequence: several share weights.
-    const ordered_json share = batch > 1 ? ordered_json() : ordered_json(rounded(times.share(), 3));
+    ModelConfig config = preset(preset_name);
+    config.attention = attention;
+    const DecodeTimes times =
+        time_decode(config, dtype == "bf16" ? DType::bf16 : DType::f32, context, tokens, batch);
     print({{"preset", preset_name},
            {"dtype", dtype},
+           {"attention", attention},
            {"kernels", name_of(kernel_set())},
            {"threads", num_threads()},
            {"context", context},
            {"tokens", tokens},
            {"batch", batch},
            {"prompt_tokens_per_s", rounded(double(context) / times.prompt_seconds, 1)},
-           {"tokens_per_s", rounded(double(batch * tokens) / times.seconds, 1)},
-           {"MB_per_token", rounded(times.bytes_per_token / 1e6, 2)},
+           {"tokens_per_s", rounded(double(batch) / times.pass_seconds, 1)},
+           {"experts_per_layer", rounded(times.experts_per_layer, 2)},
+           {"MB_per_pass", rounded(times.bytes_per_pass / 1e6, 2)},
            {"read_GB_per_s", rounded(times.read_rate / 1e9, 1)},
-           {"share_of_bound", share}},
+           {"share_of_bound", rounded(times.share(), 3)}},
           json);
   }
 };

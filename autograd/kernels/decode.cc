@@ -66,8 +66,8 @@ void attend(const MlaDecode<T>& a, i64 token, i64 head, i64 heads) {
   }
   few_rows_product<T>(heads, keys, a.rank, {absorbed.data(), a.rank}, latent, a.rank, p.data(),
                       p.cols(), false);
-  few_rows_product<T>(heads, keys, a.rope, {q + a.nope, width}, k_rope, a.rope, p.data(),
-                      p.cols(), true);
+  few_rows_product<T>(heads, keys, a.rope, {q + a.nope, width}, k_rope, a.rope, p.data(), p.cols(),
+                      true);
   softmax_rows(T(a.scale), keys, p);
   Rows<T>& mixed = absorbed;  // not needed any more
   few_rows_mix<T>(heads, a.rank, keys, p.data(), p.cols(), latent, a.rank, mixed.data(), a.rank);
