@@ -58,19 +58,22 @@ void gemm(const Gemm<T>& g) {
 
 template <class T>
 void grouped_gemm(const GroupedGemm<T>& g) {
+  const auto rows_of = [&g](i64 e) { return g.offsets[e + 1] - g.offsets[e]; };
+  // By the group alone: its bits do not depend on what other groups are in the call, which for
+  // experts spread over ranks are fewer.
+  const auto few = [&](i64 e) { return g.trans_b && (rows_of(e) <= kFewRows || g.rows_alone); };
   i64 tasks = 0;
-  bool few = g.trans_b;  // rows in every group, so that no row's bits depend on who is in its group
+  bool all_few = true;
   for (i64 e = 0; e < g.groups; ++e) {
-    const i64 rows = g.offsets[e + 1] - g.offsets[e];
-    tasks += chunks(rows, kGroupChunk);
-    few = few && (rows <= kFewRows || g.rows_alone);
+    tasks += chunks(rows_of(e), kGroupChunk);
+    all_few = all_few && few(e);
   }
-  const i64 columns = few ? dot_chunk(g.n, g.k * i64(sizeof(T))) : g.n;
+  const i64 columns = all_few ? dot_chunk(g.n, g.k * i64(sizeof(T))) : g.n;
   const i64 pieces = chunks(g.n, columns);
   parallel_for(tasks * pieces, [&](i64 i) {
     i64 e = 0, task = i / pieces;
     for (;; ++e) {
-      const i64 own = chunks(g.offsets[e + 1] - g.offsets[e], kGroupChunk);
+      const i64 own = chunks(rows_of(e), kGroupChunk);
       if (task < own) break;
       task -= own;
     }
@@ -79,7 +82,7 @@ void grouped_gemm(const GroupedGemm<T>& g) {
     const Matrix<T> a = Matrix<T>{g.a, g.k, g.a_rows}.at(begin, 0);
     const T* const b = g.b + e * g.n * g.k;
     Sum<T>* const c = g.c + begin * g.n;
-    if (few) {
+    if (few(e)) {
       const i64 j = i % pieces * columns;
       few_rows_product<T>(rows, smaller(columns, g.n - j), g.k, a, b + j * g.k, g.k, c + j, g.n,
                           g.accumulate);

@@ -109,6 +109,22 @@ TEST_P(ExpertFfn, KeepingInputsAloneGivesTheSameBits) {
   }
 }
 
+// A rank that has one of the experts alone gives it the bits of one that has all.
+TEST(ExpertFfnGroups, DoNotDependOnEachOther) {
+  const Tensor w = random_tensor({2, 8, 40}, DType::f32), x = random_tensor({23, 40}, DType::f32);
+  const auto product = [](const Tensor& rows, const Tensor& matrices, std::vector<i64> offsets) {
+    Tape silent(false);
+    return ops::grouped_linear(silent, Var(rows), Var(matrices),
+                               std::make_shared<const std::vector<i64>>(std::move(offsets)))
+        .value();
+  };
+  for (const i64 few : {1, 3, 20}) {
+    const Tensor both = product(x, w, {0, few, 23});
+    const Tensor one = product(x.rows(0, few), w.rows(0, 1), {0, few});
+    EXPECT_EQ(relative_distance(both.rows(0, few), one), 0) << few;
+  }
+}
+
 INSTANTIATE_TEST_SUITE_P(Shapes, ExpertFfn,
                          ::testing::Values(Sizes{1, 1, 2, 3, 2}, Sizes{5, 2, 3, 7, 5},
                                            Sizes{67, 3, 8, 33, 17}, Sizes{130, 4, 6, 40, 300},

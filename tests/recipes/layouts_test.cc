@@ -56,6 +56,7 @@ void compare(const Recipe& recipe) {
     const StepReport a = alone.step(alone.batch_of(step)), b = shared.step(shared.batch_of(step));
     EXPECT_EQ(a.loss, b.loss);
     EXPECT_EQ(a.aux_loss, b.aux_loss);
+    EXPECT_EQ(a.nextn_loss, b.nextn_loss);
     EXPECT_EQ(a.grad_norm, b.grad_norm);
     EXPECT_EQ(a.expert_load, b.expert_load);
     ASSERT_EQ(a.router.size(), b.router.size());
@@ -65,17 +66,30 @@ void compare(const Recipe& recipe) {
     }
   }
   std::map<std::string, Tensor> values, gradients;
-  alone.model().visit([&](Parameter& p) { gradients[p.name] = p.grad; });
-  i64 experts = 0;
+  i64 experts = 0, experts_here = 0;
+  alone.model().visit([&](Parameter& p) {
+    gradients[p.name] = p.grad;
+    experts += p.kind == ParamKind::routed_expert;
+  });
   alone.model().visit_tensors([&](const std::string& n, const Tensor& t) { values[n] = t; });
   shared.model().visit([&](Parameter& p) {
     EXPECT_TRUE(same_bits(gradients.at(p.name), p.grad)) << p.name << " gradient";
-    experts += p.kind == ParamKind::routed_expert;
+    experts_here += p.kind == ParamKind::routed_expert;
   });
-  EXPECT_EQ(experts * recipe.distributed.ep_size, 3 * recipe.model.n_routed_experts);
+  EXPECT_EQ(experts_here * recipe.distributed.ep_size, experts);
   shared.model().visit_tensors([&](const std::string& name, const Tensor& t) {
     EXPECT_TRUE(same_bits(values.at(name), t)) << name;
   });
+}
+
+// With experts on all ranks, and spread over two and more of them.
+void compare_layouts(Recipe recipe) {
+  for (int ep = 1; ep <= world().size(); ep *= 2) {
+    SCOPED_TRACE("ep_size " + std::to_string(ep));
+    recipe.distributed.ep_size = ep;
+    validate(recipe);
+    compare(recipe);
+  }
 }
 
 TEST_F(Layouts, LossAndGradientsAreThoseOfOneRank) { compare(recipe_); }
@@ -125,6 +139,35 @@ TEST_F(Layouts, WithARouterThatIsBalancedByItsBias) {
   recipe_.model.norm_topk_prob = true;
   recipe_.model.router_bias_update_rate = 0.01;
   compare(recipe_);
+}
+
+// Groups are those of the config, four here, whatever the number of ranks.
+TEST_F(Layouts, WithGroupsOfExperts) {
+  recipe_.model.n_routed_experts = 8;
+  recipe_.model.topk_method = "group_limited_greedy";
+  recipe_.model.n_group = 4;
+  recipe_.model.topk_group = 2;
+  recipe_.model.device_aux_loss_alpha = 0.05;
+  recipe_.model.communication_aux_loss_alpha = 0.02;
+  compare_layouts(recipe_);
+}
+
+TEST_F(Layouts, WithMultiTokenPrediction) {
+  recipe_.model.num_nextn_predict_layers = 2;
+  compare_layouts(recipe_);
+  recipe_.train.recompute = true;
+  recipe_.train.dtype = "bf16";
+  compare_layouts(recipe_);
+}
+
+TEST_F(Layouts, WithBalanceOverTheWholeStep) {
+  recipe_.model.balance_scope = "global_exact";
+  recipe_.model.aux_loss_alpha = 0.5;
+  compare_layouts(recipe_);
+  recipe_.model.num_nextn_predict_layers = 1;
+  recipe_.train.lanes = 8;
+  recipe_.train.recompute = true;
+  compare_layouts(recipe_);
 }
 
 TEST_F(Layouts, LanesAreSharedEvenly) {
@@ -192,6 +235,8 @@ void expect_same_tensors(const fs::path& a, const fs::path& b) {
 
 // From one rank to all, laid out in each way, and back to one.
 TEST_F(Layouts, ARunGoesOnWithOtherRanks) {
+  recipe_.model.num_nextn_predict_layers = 1;
+  recipe_.model.balance_scope = "global_exact";
   recipe_.train.steps = 20;
   recipe_.train.checkpoint_every = 10;
   const fs::path whole = shared_ / "whole";
