@@ -268,6 +268,21 @@ MemoryEstimate estimate_memory(const Recipe& r, i64 trained, const RankLayout& l
   return m;
 }
 
+// The pupil's activations are there meanwhile. First a layer after the other, of which what
+// backward would keep is about all that there is; then the logits, and the head's second gradient.
+i64 teacher_bytes(const Recipe& r, const ModelConfig& teacher) {
+  const i64 operand = resolved_dtype(r.train) == "bf16" ? 2 : 4;
+  const i64 tokens = r.train.micro_batch_sequences * r.data.sequence_length;
+  i64 forward = 0;
+  for (i64 i = 0; i < teacher.num_hidden_layers; ++i) {
+    forward = std::max(forward, tokens * layer_bytes(teacher, {}, i, operand, 1).kept);
+  }
+  const i64 chunk = std::min<i64>(tokens, 1024) * r.model.vocab_size;
+  const i64 logits = 4 * (chunk + (tokens + r.model.vocab_size) * r.model.hidden_size);
+  return (operand < 4 ? 6 : 4) * count_parameters(teacher).total +
+         4 * tokens * teacher.hidden_size + std::max(forward, logits);
+}
+
 namespace {
 
 // In floating point: with many lanes, 64 bits do not hold the largest models a recipe can ask for.

@@ -37,12 +37,16 @@ std::string table_of(const Figures& figures);  // a line each
 std::string json_of(const Figures& figures);
 
 // Bytes that training holds at once: of parameters, exactly; gradients, moments and lane sums of so
-// many trained numbers; what activations take beside these is estimated from the shapes.
+// many trained numbers; what activations take beside these is estimated from the shapes. `teacher`
+// is for who knows its shape: estimate_memory() leaves it 0.
 struct MemoryEstimate {
-  i64 parameters = 0, gradients = 0, moments = 0, lane_sums = 0, activations = 0;
-  i64 total() const { return parameters + gradients + moments + lane_sums + activations; }
+  i64 parameters = 0, gradients = 0, moments = 0, lane_sums = 0, activations = 0, teacher = 0;
+  i64 total() const { return parameters + gradients + moments + lane_sums + activations + teacher; }
 };
 MemoryEstimate estimate_memory(const Recipe& recipe, i64 trained);
+// What finetune.distill_from adds: the weights of a model of this shape, exactly, and an estimate
+// of what learning from its logits takes.
+i64 teacher_bytes(const Recipe& recipe, const ModelConfig& teacher);
 
 // Whether parameters, and what training holds of those that are known to be trained, are no more
 // than this machine's memory: activations and all else come on top.

@@ -42,6 +42,10 @@ ModelConfig checked(const ModelFile& file, const Recipe& recipe,
 
 }  // namespace
 
+ModelConfig teacher_config(const Recipe& recipe) {
+  return read_checkpoint_info(find_model_file(recipe.finetune.distill_from)).model;
+}
+
 Teacher::Teacher(const Recipe& recipe, DType dtype, const std::string& tokenizer_sha256)
     : alpha_(recipe.finetune.distill_alpha),
       temperature_(recipe.finetune.distill_temperature),

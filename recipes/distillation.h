@@ -8,6 +8,10 @@
 
 namespace quern {
 
+// The shape of finetune.distill_from. Throws ConfigError, CheckpointError as find_model_file()
+// does.
+ModelConfig teacher_config(const Recipe& recipe);
+
 class Teacher {
  public:
   // The checkpoint of finetune.distill_from, in the run's type. Throws ConfigError where it has

@@ -4,8 +4,10 @@
 #include <algorithm>
 #include <cmath>
 #include <filesystem>
+#include <optional>
 
 #include "quern/distributed/check_ep_size.h"
+#include "quern/recipes/distillation.h"
 #include "quern/recipes/finetune.h"
 #include "quern/recipes/probe.h"
 #include "quern/recipes/rank_layout.h"
@@ -32,6 +34,7 @@ void add_memory(Figures& figures, const MemoryEstimate& m, i64 ranks) {
   figures.push_back(
       bytes_figure("  of gradients and moments", double(m.gradients + m.moments + m.lane_sums)));
   figures.push_back(bytes_figure("  of activations, beside these", double(m.activations)));
+  if (m.teacher > 0) figures.push_back(bytes_figure("  of the teacher", double(m.teacher)));
 }
 
 void add_time(Figures& figures, const Recipe& recipe) {
@@ -58,6 +61,12 @@ i64 trained_numbers(const Recipe& recipe) {
   return count;
 }
 
+// A third of training's, without modules that only training uses.
+double forward_flops(ModelConfig config, i64 sequence_length) {
+  config.num_nextn_predict_layers = 0;
+  return flops_per_token(config, sequence_length) / 3;
+}
+
 }  // namespace
 
 Figures dry_run(const Recipe& of_all, i64 ranks) {
@@ -65,6 +74,12 @@ Figures dry_run(const Recipe& of_all, i64 ranks) {
   const RankLayout layout{ranks, recipe.distributed.ep_size};
   use_threads(recipe.train.threads);
   Figures figures = describe_model(recipe.model, recipe.data.sequence_length);
+  std::optional<ModelConfig> teacher;
+  if (!recipe.finetune.distill_from.empty()) {
+    teacher = teacher_config(recipe);
+    figures.push_back(count_figure("FLOPs per token of the teacher",
+                                   forward_flops(*teacher, recipe.data.sequence_length)));
+  }
   const i64 trained = trained_numbers(recipe);
   if (recipe.finetune.method != "full" || !recipe.finetune.frozen.empty()) {
     figures.push_back(
@@ -72,7 +87,9 @@ Figures dry_run(const Recipe& of_all, i64 ranks) {
             ? text_figure("trained parameters", "unknown: experts are not selected yet")
             : count_figure("trained parameters", double(trained)));
   }
-  add_memory(figures, estimate_memory(recipe, trained, layout), ranks);
+  MemoryEstimate memory = estimate_memory(recipe, trained, layout);
+  if (teacher) memory.teacher = teacher_bytes(recipe, *teacher);
+  add_memory(figures, memory, ranks);
   const auto missing =
       std::find_if(recipe.data.train.begin(), recipe.data.train.end(),
                    [](const TrainSource& s) { return !std::filesystem::exists(s.path); });

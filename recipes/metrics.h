@@ -117,7 +117,8 @@ struct EnvironmentMetrics {
   std::vector<std::pair<std::string, std::string>> rows;  // what, value
 };
 
-// Anything else worth a line: "resumed", "interrupted", "skipped", "checkpoint skipped".
+// Anything else worth a line: "resumed", "interrupted", "skipped", "checkpoint skipped",
+// "stopped early".
 struct EventMetrics {
   i64 step = 0;
   std::string name;

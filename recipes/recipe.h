@@ -164,7 +164,8 @@ struct FinetuneRecipe {
   // Distillation (Hinton et al., arXiv:1503.02531), with any method: a checkpoint of the same
   // tokenizer, whose logits are learnt beside the text. The loss is
   //   (1 - distill_alpha) * cross entropy + distill_alpha * T^2 * KL(theirs || ours)
-  // with both softmaxes at temperature T = distill_temperature, over the same tokens.
+  // with both softmaxes at temperature T = distill_temperature, over the same tokens. Of another
+  // run it is the newest checkpoint when this one begins.
   std::string distill_from;
   double distill_alpha = 0.5;
   double distill_temperature = 2.0;

@@ -4,6 +4,7 @@
 #include <cstdio>
 
 #include "quern/data/atomic_file.h"
+#include "quern/recipes/checkpoint.h"
 #include "quern/recipes/describe.h"
 #include "quern/recipes/finetune.h"
 #include "quern/recipes/internal/fresh_folder.h"
@@ -24,6 +25,9 @@ void settle(Recipe& recipe, const RunInputs& data, const fs::path& run, const Co
   recipe.train.dtype = resolved_dtype(recipe.train);
   settle_chat_template(recipe, *data.sampler);
   settle_finetuning(recipe, *data.sampler->sources()[0].file, run);
+  if (std::string& teacher = recipe.finetune.distill_from; !teacher.empty()) {
+    teacher = find_model_file(teacher).path.string();  // a run that may go on meanwhile
+  }
   if (recipe.train.steps == 0) choose_steps(recipe, data.sampler, ranks.size());
   validate(recipe);
 }

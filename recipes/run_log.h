@@ -18,14 +18,19 @@ class RunLog {
   RunLog(const std::filesystem::path& run, i64 resume_step)
       : run_(run), log_(run / "metrics.jsonl", resume_step), events_(run / "events", resume_step) {}
 
+  // The log loses what is later than `step`.
+  void cut_back(i64 step) {
+    log_ = MetricsLog(run_ / "metrics.jsonl", step);
+    events_ = EventFile(run_ / "events", step);
+  }
+
   // The run goes back to after `step`: the log loses later steps and what happened in them, except
   // other rollbacks to that step. Logs `why` of the step after it, so that a run which resumes from
   // there, and will roll back again, logs it once.
   void roll_back(i64 step, const std::string& why) {
     std::erase_if(rollbacks_, [step](const EventMetrics& e) { return e.step != step + 1; });
     rollbacks_.push_back({step + 1, "rolled_back", why});
-    log_ = MetricsLog(run_ / "metrics.jsonl", step);
-    events_ = EventFile(run_ / "events", step);
+    cut_back(step);
     for (const EventMetrics& event : rollbacks_) append(event);
   }
 

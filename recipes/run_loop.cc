@@ -21,6 +21,8 @@ namespace {
 
 namespace fs = std::filesystem;
 
+constexpr char kStoppedEarly[] = "stopped early";
+
 bool every(i64 interval, i64 step) { return interval > 0 && step % interval == 0; }
 
 // Whether a checkpoint is sound, but of a run whose recipe has been edited since.
@@ -110,10 +112,17 @@ void Run::restore(const VerifiedCheckpoint& checkpoint) {
 
 // What the pieces of the run before this one have done.
 void Run::remember(const RunHistory& history) {
+  const i64 step = trainer_.progress().step;
+  i64 looks = 0;  // at the model as it is
   if (!history.steps.empty()) elapsed_before_ = history.steps.back().elapsed_s;
   for (const EvalMetrics& e : history.evals) {
     if (!data_.validation.empty()) evaluated_[e.step] = figure_of_merit(e, *data_.validation[0]);
+    looks += e.step == step;
   }
+  stopped_early_ = std::ranges::any_of(
+      history.events, [](const EventMetrics& e) { return e.name == kStoppedEarly; });
+  // One look was at a part of the text, on the way: that at all of it is still to come.
+  if (stopped_early_ && recipe_.train.eval_max_tokens > 0 && looks < 2) evaluated_.erase(step);
   for (const SampleMetrics& s : history.samples) sampled_.insert({s.step, s.prompt});
 }
 
@@ -144,10 +153,14 @@ ExitCode Run::take_steps_and_finish() {
 }
 
 void Run::take_steps() {
+  if (stopped_early_) return;
   const i64 first = trainer_.progress().step, steps = recipe_.train.steps;
   watch_.at_step(first);
   prefetch();
-  if (first > 0 && first < steps) after_step(first);  // what a signal broke off
+  if (first > 0 && first < steps) {  // what a signal broke off
+    after_step(first);
+    if (const auto best = best_if_patience_ends(first)) return go_back_to(*best);
+  }
   while (trainer_.progress().step < steps) {
     stop_here();
     const double begin = seconds_now();
@@ -182,8 +195,8 @@ std::optional<i64> Run::best_if_patience_ends(i64 done) {
 
 // The weights become those of an earlier step, and the run looks as if it had ended there.
 void Run::go_back_to(i64 step) {
-  const std::string why = "stopped early: after " + std::to_string(trainer_.progress().step) +
-                          " steps, step " + std::to_string(step) + " is still the best";
+  const std::string why = "after " + std::to_string(trainer_.progress().step) + " steps, step " +
+                          std::to_string(step) + " is still the best";
   saver_.wait();
   ranks_.barrier();
   trainer_.restore(checkpoint_path(folder_, step));
@@ -196,8 +209,9 @@ void Run::go_back_to(i64 step) {
     return e.first > step || (e.first == step && recipe_.train.eval_max_tokens > 0);
   });
   std::erase_if(sampled_, [&](const auto& s) { return s.first > step; });
-  if (log_) log_->roll_back(step, why);
-  line_.note(why);
+  if (log_) log_->cut_back(step);
+  log(EventMetrics{step, kStoppedEarly, why});
+  line_.note(std::string(kStoppedEarly) + ": " + why);
 }
 
 void Run::after_step(i64 done) {

@@ -85,6 +85,7 @@ class Run {
   std::map<i64, double> evaluated_;                // bits per byte, by step
   std::set<std::pair<i64, std::string>> sampled_;  // steps and prompts of earlier pieces
   std::string why_stopped_ = "by a signal";
+  bool stopped_early_ = false;  // its patience has ended, before this piece of it
   std::optional<RunLog> log_;
   ProgressLine line_;
   CollapseAlarm alarm_;

@@ -7,6 +7,7 @@
 #include <cmath>
 
 #include "quern/recipes/checkpoint.h"
+#include "quern/recipes/dry_run.h"
 #include "quern/recipes/metrics.h"
 #include "quern/recipes/run.h"
 #include "quern/recipes/trainer.h"
@@ -65,10 +66,49 @@ TEST_F(DistillationTest, ThePupilComesNearerThanByTheTextAlone) {
   EXPECT_DOUBLE_EQ(distance_after(recipe_, 3), distance_after(alone, 3));
 }
 
+// Its weights, what it computes forward with them, and no more than a step's tokens beside.
+TEST_F(DistillationTest, ADryRunCountsTheTeacher) {
+  Recipe alone = recipe_;
+  alone.finetune.distill_from.clear();
+  const auto figure = [](Recipe recipe, const std::string& what) {
+    recipe.data.train[0].path = "none";  // no step is tried
+    for (const Figure& f : dry_run(recipe)) {
+      if (f.what == what) return f.value;
+    }
+    return 0.0;
+  };
+  const ModelConfig large = read_checkpoint_info(dir_ / "large").model;
+  const double weights = 4 * double(count_parameters(large).total);
+  const double tokens = double(recipe_.train.micro_batch_sequences * recipe_.data.sequence_length);
+  const double bytes = figure(recipe_, "  of the teacher");
+  EXPECT_GT(bytes, weights + 4 * tokens * 300);  // the logits
+  EXPECT_LT(bytes, weights + 4 * tokens * 300 * 4);
+  EXPECT_EQ(figure(recipe_, "memory (estimate)"), figure(alone, "memory (estimate)") + bytes);
+  EXPECT_EQ(figure(recipe_, "FLOPs per token of the teacher"), flops_per_token(large, 16) / 3);
+  EXPECT_EQ(figure(alone, "  of the teacher"), 0);
+  recipe_.train.dtype = "bf16";
+  EXPECT_GT(figure(recipe_, "  of the teacher"), 1.5 * weights);
+}
+
 TEST_F(DistillationTest, OfTheSameTokenizerAlone) {
   testing::prepare_corpus(dir_, "foreign", 100);
   recipe_.data.train[0].path = dir_ / "foreign/train.h5";
   EXPECT_THROW(Trainer(recipe_, make_sampler(recipe_)), ConfigError);
+}
+
+// The teacher is the checkpoint that the run began with, whatever has become of its run since.
+TEST_F(DistillationTest, AResumedRunKeepsItsTeacher) {
+  recipe_.train.steps = 20;
+  recipe_.train.checkpoint_every = 10;
+  ASSERT_EQ(train_run(recipe_, dir_ / "whole"), ExitCode::kDone);
+  Model later(read_checkpoint_info(dir_ / "large").model);
+  later.initialise(7);
+  const std::string recipe = read_checkpoint_info(dir_ / "large").context.recipe;
+  const std::string tokenizer = read_checkpoint_info(dir_ / "large").context.tokenizer_sha256;
+  save_checkpoint(dir_ / "large", later, AdamW({}, {}, {}), {.step = 99}, {recipe, tokenizer});
+  const auto cut = testing::cut_back(dir_ / "whole", 10, dir_ / "cut");
+  ASSERT_EQ(resume_run(cut), ExitCode::kDone);
+  testing::expect_same_checkpoint(checkpoint_path(dir_ / "whole", 20), checkpoint_path(cut, 20));
 }
 
 TEST_F(DistillationTest, MixedPrecision) {
@@ -92,7 +132,7 @@ TEST_F(DistillationTest, PatienceEndsARunAtItsBest) {
   const i64 best = read_checkpoint_info(dir_ / "short").progress.step;
   EXPECT_LT(best, 400);
   EXPECT_EQ(best % 10, 0);
-  EXPECT_EQ(testing::count_events(dir_ / "short", "rolled_back"), 1);
+  EXPECT_EQ(testing::count_events(dir_ / "short", "stopped early"), 1);
   EXPECT_EQ(step_of(list_checkpoints(dir_ / "short").back()), best);
   // By its own figures: none up to there is better, and a run without patience goes on.
   const RunHistory history = read_metrics(dir_ / "short/metrics.jsonl");
