@@ -141,9 +141,11 @@ TEST_F(Layouts, WithARouterThatIsBalancedByItsBias) {
   compare(recipe_);
 }
 
-// Groups are those of the config, four here, whatever the number of ranks.
+// Groups are those of the config, four here, whatever the number of ranks. Three experts of a token
+// within two groups of two: the limit binds.
 TEST_F(Layouts, WithGroupsOfExperts) {
   recipe_.model.n_routed_experts = 8;
+  recipe_.model.num_experts_per_tok = 3;
   recipe_.model.topk_method = "group_limited_greedy";
   recipe_.model.n_group = 4;
   recipe_.model.topk_group = 2;
