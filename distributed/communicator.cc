@@ -18,8 +18,10 @@ constexpr i64 kLargestMessage = i64{1} << 30;  // counts of MPI are ints
 constexpr i64 kAddedAtOnce = i64{1} << 15;
 constexpr int kPollsBeforeYielding = 100;
 
+}  // namespace
+
 // The requests of one call. Waiting gives way to others, since ranks may outnumber cores.
-class Requests {
+class internal::Requests {
  public:
   explicit Requests(internal::Link& link) : link_(link) {}
 
@@ -35,15 +37,18 @@ class Requests {
   }
   MPI_Request& add() { return requests_.emplace_back(MPI_REQUEST_NULL); }
 
+  bool done() {
+    int all = 0;
+    MPI_Testall(int(requests_.size()), requests_.data(), &all, MPI_STATUSES_IGNORE);
+    if (all) requests_.clear();
+    return all != 0;
+  }
+
   void wait() {
     const auto begin = std::chrono::steady_clock::now();
-    int done = 0;
-    for (i64 polls = 0;; ++polls) {
-      MPI_Testall(int(requests_.size()), requests_.data(), &done, MPI_STATUSES_IGNORE);
-      if (done) break;
+    for (i64 polls = 0; !done(); ++polls) {
       if (polls > kPollsBeforeYielding) sched_yield();
     }
-    requests_.clear();
     const auto waited = std::chrono::steady_clock::now() - begin;
     link_.waited_s += std::chrono::duration<double>(waited).count();
   }
@@ -60,6 +65,21 @@ class Requests {
   std::vector<MPI_Request> requests_;
 };
 
+namespace {
+
+using internal::Requests;
+
+// What is under way in this process, of its main thread.
+std::vector<Requests*>& under_way() {
+  static std::vector<Requests*> all;
+  return all;
+}
+
+// MPI moves bytes only while it is called.
+void look_after_travels() {
+  for (Requests* r : under_way()) r->done();
+}
+
 template <class T>
 void add(std::span<const T> from, std::span<T> to) {
   parallel_chunks(i64(to.size()), kAddedAtOnce, [&](i64 begin, i64 end) {
@@ -68,6 +88,21 @@ void add(std::span<const T> from, std::span<T> to) {
 }
 
 }  // namespace
+
+Travel::Travel(std::shared_ptr<Requests> requests) : requests_(std::move(requests)) {
+  under_way().push_back(requests_.get());
+  set_between_tasks(look_after_travels);
+}
+
+Travel::~Travel() { wait(); }
+
+void Travel::wait() {
+  if (requests_ == nullptr) return;
+  std::erase(under_way(), requests_.get());
+  if (under_way().empty()) set_between_tasks(nullptr);
+  requests_->wait();
+  requests_ = nullptr;
+}
 
 int Communicator::rank() const { return link_ ? link_->rank : 0; }
 int Communicator::size() const { return link_ ? link_->size : 1; }
@@ -141,20 +176,24 @@ bool Communicator::any(bool mine) const {
 
 void Communicator::exchange(std::span<const std::span<const std::byte>> to,
                             std::span<const std::span<std::byte>> from) const {
+  start_exchange(to, from).wait();
+}
+
+Travel Communicator::start_exchange(std::span<const std::span<const std::byte>> to,
+                                    std::span<const std::span<std::byte>> from) const {
   const size_t own = size_t(rank());
+  std::shared_ptr<Requests> requests;
   if (!alone()) {
-    Requests requests(*link_);
+    requests = std::make_shared<Requests>(*link_);
     for (int r = 0; r < size(); ++r) {
-      if (r != rank()) requests.receive(from[size_t(r)], r);
+      if (r != rank()) requests->receive(from[size_t(r)], r);
     }
     for (int r = 0; r < size(); ++r) {
-      if (r != rank()) requests.send(to[size_t(r)], r);
+      if (r != rank()) requests->send(to[size_t(r)], r);
     }
-    std::copy(to[own].begin(), to[own].end(), from[own].begin());
-    requests.wait();
-    return;
   }
   std::copy(to[own].begin(), to[own].end(), from[own].begin());
+  return alone() ? Travel() : Travel(std::move(requests));
 }
 
 void Communicator::send(std::span<const std::byte> given, int from, int to,

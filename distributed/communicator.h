@@ -6,6 +6,7 @@
 #include <memory>
 #include <span>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "quern/autograd/kernels/types.h"
@@ -14,7 +15,28 @@ namespace quern {
 
 namespace internal {
 struct Link;
-}
+class Requests;
+}  // namespace internal
+
+// Bytes under way between ranks. They go on while this thread computes: parallel_for() looks after
+// them between its tasks. What they come from and go to must stay until wait().
+class Travel {
+ public:
+  Travel() = default;
+  explicit Travel(std::shared_ptr<internal::Requests> requests);
+  ~Travel();
+  Travel(Travel&& other) noexcept : requests_(std::exchange(other.requests_, nullptr)) {}
+  Travel& operator=(Travel&& other) noexcept {
+    std::swap(requests_, other.requests_);
+    return *this;
+  }
+
+  // Until all is there. Once is enough.
+  void wait();
+
+ private:
+  std::shared_ptr<internal::Requests> requests_;  // nothing: at rest
+};
 
 // A cheap value: copies stand for the same group. Not for several threads.
 class Communicator {
@@ -44,6 +66,9 @@ class Communicator {
   // to[r] goes to rank r, and from[r] takes what it sends here; sizes must agree.
   void exchange(std::span<const std::span<const std::byte>> to,
                 std::span<const std::span<std::byte>> from) const;
+  // The same, of which this is the start. What goes from here to here is there at once.
+  Travel start_exchange(std::span<const std::span<const std::byte>> to,
+                        std::span<const std::span<std::byte>> from) const;
 
   // What rank `from` gives goes to rank `to`, which takes it; to others it is no call.
   void send(std::span<const std::byte> given, int from, int to, std::span<std::byte> taken) const;

@@ -30,13 +30,28 @@ Tensor rows_of(const Tensor& x, const std::vector<i32>& index, DType dtype) {
 // One tensor for each rank.
 using PerRank = std::vector<Tensor>;
 
-void exchange(const Communicator& group, const PerRank& to, const PerRank& from) {
-  std::vector<std::span<const std::byte>> out;
-  std::vector<std::span<std::byte>> in;
-  for (const Tensor& t : to) out.emplace_back(t.bytes());
-  for (const Tensor& t : from) in.emplace_back(t.bytes());
-  group.exchange(out, in);
-}
+// Tensors on their way from rank to rank.
+struct Parcel {
+  PerRank to, from;
+  Travel travel;
+
+  Parcel() = default;
+  Parcel(const Communicator& group, PerRank given, PerRank taken)
+      : to(std::move(given)), from(std::move(taken)) {
+    std::vector<std::span<const std::byte>> out;
+    std::vector<std::span<std::byte>> in;
+    for (const Tensor& t : to) out.emplace_back(t.bytes());
+    for (const Tensor& t : from) in.emplace_back(t.bytes());
+    travel = group.start_exchange(out, in);
+  }
+
+  // What has come.
+  const PerRank& arrived() {
+    travel.wait();
+    to.clear();
+    return from;
+  }
+};
 
 // What goes to one rank, and what comes from it.
 struct Outward {
@@ -49,21 +64,29 @@ struct Inward {
   std::optional<ops::ExpertPart> part;  // where there are tokens
 };
 
+}  // namespace
+
 // One use of the layer, from forward to backward.
-class Journey {
+class SpreadExpertFfn::Journey {
  public:
-  Journey(const Dispatched& sent, const Tensor& weights, i64 experts_here,
+  Journey(const Dispatched& sent, const Tensor& weights, std::vector<ExpertMatrices> matrices,
           const Communicator& group)
-      : group_(group), row_of_slot_(sent.map.row_of_slot), weights_(weights) {
-    for (int r = 0; r < group.size(); ++r) outward_.push_back(outward(sent, r, experts_here));
+      : group_(group),
+        row_of_slot_(sent.map.row_of_slot),
+        weights_(weights),
+        matrices_(std::move(matrices)),
+        offsets_(sent.offsets),
+        total_rows_(sent.map.token_of_row.numel()),
+        experts_here_(matrices_[0].gate_up.dim(0)),
+        operand_(matrices_[0].gate_up.operand().dtype()) {
+    for (int r = 0; r < group.size(); ++r) outward_.push_back(outward(sent, r, experts_here_));
     inward_.resize(outward_.size());
-    total_rows_ = sent.map.token_of_row.numel();
-    experts_here_ = experts_here;
-    offsets_ = sent.offsets;
   }
 
-  Tensor forward(const Tensor& x, std::span<const ExpertMatrices> matrices);
-  void backward(const Tensor& dy, Grads& d);
+  void send(const Tensor& x);
+  Tensor compute();
+  void send_gradients(const Tensor& dy);
+  void compute_gradients(Grads& d);
 
  private:
   static Outward outward(const Dispatched& sent, int rank, i64 experts_here);
@@ -71,20 +94,26 @@ class Journey {
   // Rows by expert, of this rank's tokens, as views for each rank.
   PerRank views(const Tensor& rows) const;
   std::vector<std::vector<i64>> exchange_counts() const;
-  void take(const std::vector<i64>& counts, const Tensor& x, const Tensor& weights,
-            const Tensor& slots, const ExpertMatrices& matrices, Inward& to) const;
+  void take(size_t rank);
+  // Calls f(rank) for every rank that sends tokens here: this one first, while the others' travel,
+  // and once those are there.
+  template <class F>
+  void for_senders(std::span<Parcel* const> parcels, F&& f) const;
   void spread_weights(const PerRank& dweights, const GradTarget& to) const;
 
   Communicator group_;
   Tensor row_of_slot_, weights_;
+  std::vector<ExpertMatrices> matrices_;
+  std::shared_ptr<const std::vector<i64>> offsets_;
+  i64 total_rows_, experts_here_;
+  DType operand_;
   std::vector<Outward> outward_;
   std::vector<Inward> inward_;
-  std::shared_ptr<const std::vector<i64>> offsets_;
-  i64 total_rows_ = 0, experts_here_ = 0;
-  DType operand_ = DType::f32;
+  std::vector<std::vector<i64>> counts_;  // by rank, as exchange_counts() says
+  Parcel xs_, ws_, slots_, dys_;
 };
 
-Outward Journey::outward(const Dispatched& sent, int rank, i64 experts_here) {
+Outward SpreadExpertFfn::Journey::outward(const Dispatched& sent, int rank, i64 experts_here) {
   Outward o;
   o.first_row = (*sent.offsets)[size_t(rank * experts_here)];
   o.rows = (*sent.offsets)[size_t((rank + 1) * experts_here)] - o.first_row;
@@ -102,13 +131,13 @@ Outward Journey::outward(const Dispatched& sent, int rank, i64 experts_here) {
   return o;
 }
 
-PerRank Journey::new_inward(const Shape& row, DType dtype) const {
+PerRank SpreadExpertFfn::Journey::new_inward(const Shape& row, DType dtype) const {
   PerRank tensors;
   for (const Inward& i : inward_) tensors.push_back(Tensor::empty({i.tokens, row[0]}, dtype));
   return tensors;
 }
 
-PerRank Journey::views(const Tensor& rows) const {
+PerRank SpreadExpertFfn::Journey::views(const Tensor& rows) const {
   PerRank of_ranks;
   for (const Outward& o : outward_)
     of_ranks.push_back(rows.rows(o.first_row, o.first_row + o.rows));
@@ -116,7 +145,7 @@ PerRank Journey::views(const Tensor& rows) const {
 }
 
 // By rank: the tokens that it sends here, and how many rows each expert here gets of them.
-std::vector<std::vector<i64>> Journey::exchange_counts() const {
+std::vector<std::vector<i64>> SpreadExpertFfn::Journey::exchange_counts() const {
   const size_t length = size_t(1 + experts_here_);
   std::vector<std::vector<i64>> out, in(outward_.size(), std::vector<i64>(length));
   std::vector<std::span<const std::byte>> to;
@@ -137,26 +166,36 @@ std::vector<std::vector<i64>> Journey::exchange_counts() const {
   return in;
 }
 
-void Journey::take(const std::vector<i64>& counts, const Tensor& x, const Tensor& weights,
-                   const Tensor& slots, const ExpertMatrices& matrices, Inward& to) const {
+void SpreadExpertFfn::Journey::take(size_t rank) {
   auto offsets = std::make_shared<std::vector<i64>>(1, 0);
   for (i64 e = 0; e < experts_here_; ++e) {
-    offsets->push_back(offsets->back() + counts[size_t(1 + e)]);
+    offsets->push_back(offsets->back() + counts_[rank][size_t(1 + e)]);
   }
+  const Tensor& slots = slots_.from[rank];
   ops::RowMap map{slots, Tensor::empty({offsets->back()}, DType::i32)};
   const i64 top_k = slots.dim(1);
   for (i64 s = 0; s < slots.numel(); ++s) {
     const i32 row = slots.data<i32>()[s];
     if (row >= 0) map.token_of_row.data<i32>()[row] = i32(s / top_k);
   }
-  to.part.emplace(x, weights, matrices.gate_up, matrices.down, std::move(offsets), map);
+  inward_[rank].part.emplace(xs_.from[rank], ws_.from[rank], matrices_[rank].gate_up,
+                             matrices_[rank].down, std::move(offsets), map);
 }
 
-Tensor Journey::forward(const Tensor& x, std::span<const ExpertMatrices> matrices) {
-  operand_ = matrices[0].gate_up.operand().dtype();
+template <class F>
+void SpreadExpertFfn::Journey::for_senders(std::span<Parcel* const> parcels, F&& f) const {
+  const size_t own = size_t(group_.rank());
+  if (inward_[own].tokens > 0) f(own);
+  for (Parcel* p : parcels) p->arrived();
+  for (size_t r = 0; r < inward_.size(); ++r) {
+    if (r != own && inward_[r].tokens > 0) f(r);
+  }
+}
+
+void SpreadExpertFfn::Journey::send(const Tensor& x) {
   const DType sum = sum_type(operand_);
-  const auto counts = exchange_counts();
-  for (size_t r = 0; r < inward_.size(); ++r) inward_[r].tokens = counts[r][0];
+  counts_ = exchange_counts();
+  for (size_t r = 0; r < inward_.size(); ++r) inward_[r].tokens = counts_[r][0];
   const i64 top_k = row_of_slot_.dim(1), hidden = x.dim(1);
   PerRank xs, weights, slots;
   for (const Outward& o : outward_) {
@@ -164,56 +203,64 @@ Tensor Journey::forward(const Tensor& x, std::span<const ExpertMatrices> matrice
     weights.push_back(rows_of(weights_, o.tokens, sum));
     slots.push_back(o.slots);
   }
-  const PerRank my_xs = new_inward({hidden}, operand_), my_weights = new_inward({top_k}, sum),
-                my_slots = new_inward({top_k}, DType::i32);
-  exchange(group_, xs, my_xs);
-  exchange(group_, weights, my_weights);
-  exchange(group_, slots, my_slots);
-  PerRank made;
-  for (size_t r = 0; r < inward_.size(); ++r) {
-    made.push_back(Tensor::empty({0, hidden}, sum));
-    if (inward_[r].tokens == 0) continue;
-    take(counts[r], my_xs[r], my_weights[r], my_slots[r], matrices[r], inward_[r]);
-    made.back() = inward_[r].part->forward();
-    inward_[r].part->keep_x(Saved(my_xs[r]));
-  }
+  xs_ = Parcel(group_, std::move(xs), new_inward({hidden}, operand_));
+  ws_ = Parcel(group_, std::move(weights), new_inward({top_k}, sum));
+  slots_ = Parcel(group_, std::move(slots), new_inward({top_k}, DType::i32));
+}
+
+Tensor SpreadExpertFfn::Journey::compute() {
+  const DType sum = sum_type(operand_);
+  const i64 tokens = row_of_slot_.dim(0), hidden = xs_.from[0].dim(1);
+  PerRank made(inward_.size(), Tensor::empty({0, hidden}, sum));
+  Parcel* const parcels[] = {&xs_, &ws_, &slots_};
+  for_senders(parcels, [&](size_t r) {
+    take(r);
+    made[r] = inward_[r].part->forward();
+    inward_[r].part->keep_x(Saved(xs_.from[r]));
+  });
+  xs_ = {};
+  ws_ = {};
+  slots_ = {};
   const Tensor rows = Tensor::empty({total_rows_, hidden}, sum);
-  exchange(group_, made, views(rows));
-  const Tensor y = Tensor::empty({x.dim(0), hidden}, sum);
+  Parcel(group_, std::move(made), views(rows)).arrived();
+  const Tensor y = Tensor::empty({tokens, hidden}, sum);
   ops::combine_part(rows, row_of_slot_, weights_, {y, false, nullptr});
   return y;
 }
 
-// Inputs: x, weights, and gate_up and down for each rank.
-void Journey::backward(const Tensor& dy, Grads& d) {
-  const DType sum = sum_type(operand_);
-  const i64 top_k = row_of_slot_.dim(1), hidden = dy.dim(1);
+void SpreadExpertFfn::Journey::send_gradients(const Tensor& dy) {
   PerRank dys;
   for (const Outward& o : outward_) dys.push_back(rows_of(dy, o.tokens, operand_));
-  const PerRank my_dys = new_inward({hidden}, operand_);
-  exchange(group_, dys, my_dys);
+  dys_ = Parcel(group_, std::move(dys), new_inward({dy.dim(1)}, operand_));
+}
+
+// Inputs: x, weights, and gate_up and down for each rank.
+void SpreadExpertFfn::Journey::compute_gradients(Grads& d) {
+  const DType sum = sum_type(operand_);
+  const i64 top_k = row_of_slot_.dim(1), hidden = dys_.from[0].dim(1);
   const PerRank my_dweights = new_inward({top_k}, sum);
-  PerRank made;
-  for (size_t r = 0; r < inward_.size(); ++r) {
-    made.push_back(Tensor::empty({0, hidden}, sum));
-    if (inward_[r].tokens == 0) continue;
-    made.back() = inward_[r].part->backward(my_dys[r], {my_dweights[r], false, nullptr}, d,
-                                            int(2 + 2 * r), int(3 + 2 * r), true);
+  PerRank made(inward_.size(), Tensor::empty({0, hidden}, sum));
+  Parcel* const parcels[] = {&dys_};
+  for_senders(parcels, [&](size_t r) {
+    made[r] = inward_[r].part->backward(dys_.from[r], {my_dweights[r], false, nullptr}, d,
+                                        int(2 + 2 * r), int(3 + 2 * r), true);
     inward_[r].part.reset();
-  }
+  });
+  dys_ = {};
   PerRank dweights;
   for (const Outward& o : outward_) {
     dweights.push_back(Tensor::empty({i64(o.tokens.size()), top_k}, sum));
   }
-  exchange(group_, my_dweights, dweights);
+  Parcel weights_back(group_, my_dweights, dweights);
   const Tensor rows = Tensor::empty({total_rows_, hidden}, sum);
-  exchange(group_, made, views(rows));
+  Parcel(group_, std::move(made), views(rows)).arrived();
+  weights_back.arrived();
   if (d.wants(1)) spread_weights(dweights, d.into(1));
   if (d.wants(0)) ops::combine_part(rows, row_of_slot_, {}, d.into(0));
 }
 
 // The gradients of the weights of each token, from the ranks that have its experts.
-void Journey::spread_weights(const PerRank& dweights, const GradTarget& to) const {
+void SpreadExpertFfn::Journey::spread_weights(const PerRank& dweights, const GradTarget& to) const {
   const i64 top_k = row_of_slot_.dim(1);
   if (!to.accumulate) to.tensor.fill(0);
   for_float_type(to.tensor, [&]<class T>() {
@@ -228,18 +275,27 @@ void Journey::spread_weights(const PerRank& dweights, const GradTarget& to) cons
   });
 }
 
-}  // namespace
-
-Var spread_expert_ffn(Tape& tape, const Var& x, const Var& weights,
-                      std::span<const ExpertMatrices> matrices, const Dispatched& sent,
-                      const Communicator& group) {
-  auto journey =
-      std::make_shared<Journey>(sent, weights.value(), matrices[0].gate_up.dim(0), group);
-  const Tensor y = journey->forward(x.value(), matrices);
+// Between the two operations stands a value of no meaning, so that backward goes from one to the
+// other.
+SpreadExpertFfn::SpreadExpertFfn(Tape& tape, const Var& x, const Var& weights,
+                                 std::vector<ExpertMatrices> matrices, const Dispatched& sent,
+                                 const Communicator& group) {
   std::vector<Var> inputs = {x, weights};
   for (const ExpertMatrices& m : matrices) inputs.insert(inputs.end(), {m.gate_up, m.down});
-  return tape.record("spread_expert_ffn", std::move(inputs), y,
-                     [journey](const Tensor& dy, Grads& d) { journey->backward(dy, d); });
+  journey_ = std::make_shared<Journey>(sent, weights.value(), std::move(matrices), group);
+  journey_->send(x.value());
+  sent_ =
+      tape.record("send_to_experts", std::move(inputs), Tensor::zeros({}, weights.dtype()),
+                  [journey = journey_](const Tensor&, Grads& d) { journey->compute_gradients(d); });
+}
+
+Var SpreadExpertFfn::finish(Tape& tape) {
+  return tape.record("spread_expert_ffn", {sent_}, journey_->compute(),
+                     [journey = journey_](const Tensor& dy, Grads& d) {
+                       journey->send_gradients(dy);
+                       const GradTarget none = d.into(0);
+                       if (!none.accumulate) none.tensor.fill(0);
+                     });
 }
 
 }  // namespace quern

@@ -52,9 +52,19 @@ MoeOutput Moe::forward(Tape& tape, const Var& x, const RoutingContext& context) 
   const Tape::Scope scope(tape, name);
   Routing routing = router.route(tape, x, context);
   const Dispatched sent = dispatcher.dispatch(routing.sent);
-  Var y = has_updates() || fp8 ? experts_by_products(tape, x, routing.weights, sent)
-                               : experts(tape, x, routing.weights, sent);  // [tokens, hidden]
-  if (shared_experts) y = ops::add(tape, y, shared_experts->forward(tape, x));
+  std::optional<SpreadExpertFfn> travelling;  // tokens of other ranks, beside the shared experts
+  Var y;                                      // [tokens, hidden]
+  if (!ep.alone()) {
+    travelling = send_to_experts(tape, x, routing.weights, sent);
+  } else if (has_updates() || fp8) {
+    y = experts_by_products(tape, x, routing.weights, sent);
+  } else {
+    y = experts(tape, x, routing.weights, sent);
+  }
+  Var shared;
+  if (shared_experts) shared = shared_experts->forward(tape, x);
+  if (travelling) y = travelling->finish(tape);
+  if (shared_experts) y = ops::add(tape, y, shared);
   return {y, routing.aux_loss, std::move(routing.stats)};
 }
 
@@ -62,20 +72,21 @@ bool Moe::has_updates() const {
   return std::ranges::any_of(updates, [](const auto& u) { return u.has_value(); });
 }
 
+SpreadExpertFfn Moe::send_to_experts(Tape& tape, const Var& x, const Var& weights,
+                                     const Dispatched& sent) const {
+  std::vector<ExpertMatrices> matrices = {{tape.parameter(gate_up), tape.parameter(down)}};
+  for (size_t i = 0; i < for_other_ranks.size(); i += 2) {
+    matrices.push_back(
+        {tape.parameter(for_other_ranks[i]), tape.parameter(for_other_ranks[i + 1])});
+  }
+  return {tape, x, weights, std::move(matrices), sent, ep};
+}
+
 // Where few experts are trained, their backward has fewer products: one more saves memory.
 Var Moe::experts(Tape& tape, const Var& x, const Var& weights, const Dispatched& sent) const {
   const bool few = !gate_up.trainable || gate_up.trained != nullptr;
-  const Var w_in = tape.parameter(gate_up), w_out = tape.parameter(down);
-  if (!ep.alone()) {
-    std::vector<ExpertMatrices> matrices = {{w_in, w_out}};
-    for (size_t i = 0; i < for_other_ranks.size(); i += 2) {
-      matrices.push_back(
-          {tape.parameter(for_other_ranks[i]), tape.parameter(for_other_ranks[i + 1])});
-    }
-    return spread_expert_ffn(tape, x, weights, matrices, sent, ep);
-  }
-  return ops::expert_ffn(tape, x, weights, w_in, w_out, sent.offsets, sent.map,
-                         few ? ops::Keep::inputs : ops::Keep::outputs);
+  return ops::expert_ffn(tape, x, weights, tape.parameter(gate_up), tape.parameter(down),
+                         sent.offsets, sent.map, few ? ops::Keep::inputs : ops::Keep::outputs);
 }
 
 // Product by product, since updates are added or operands rounded between them; and again in

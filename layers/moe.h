@@ -53,6 +53,8 @@ struct Moe {
 
  private:
   bool has_updates() const;
+  SpreadExpertFfn send_to_experts(Tape& tape, const Var& x, const Var& weights,
+                                  const Dispatched& sent) const;
   Var experts(Tape& tape, const Var& x, const Var& weights, const Dispatched& sent) const;
   Var experts_by_products(Tape& tape, const Var& x, const Var& weights,
                           const Dispatched& sent) const;

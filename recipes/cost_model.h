@@ -45,7 +45,7 @@ StepPrediction predict_step(const Recipe& recipe, const RankLayout& layout, i64 
                             const ComputeCost& compute, const NetworkCost& network);
 
 // What one rank sends for one MoE layer and micro-batch, forward and backward, as
-// spread_expert_ffn() sends it: counts, each token once to a rank with its weights and slots, a row
+// SpreadExpertFfn sends it: counts, each token once to a rank with its weights and slots, a row
 // back for each choice; gradients alike.
 Traffic expert_traffic(const ModelConfig& config, i64 ep_size, i64 tokens, i64 operand_bytes,
                        bool recompute);

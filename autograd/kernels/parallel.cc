@@ -25,7 +25,11 @@ cpu_set_t bound_cores() {
   return cores;
 }
 
+thread_local void (*between_tasks)() = nullptr;
+
 }  // namespace
+
+void set_between_tasks(void (*call)()) { between_tasks = call; }
 
 void set_num_threads(int n) { omp_set_num_threads(n < 1 ? 1 : n); }
 
@@ -48,12 +52,17 @@ void restart_with_quiet_threads(char** argv) {
 
 void parallel_for_raw(i64 n, void (*task)(void*, i64), void* context) {
   if (n <= 0) return;
+  const auto call = omp_in_parallel() ? nullptr : between_tasks;
+  const auto run = [&](i64 i) {
+    task(context, i);
+    if (call != nullptr && omp_get_thread_num() == 0) call();
+  };
   if (n == 1 || omp_in_parallel() || omp_get_max_threads() == 1) {
-    for (i64 i = 0; i < n; ++i) task(context, i);
+    for (i64 i = 0; i < n; ++i) run(i);
     return;
   }
 #pragma omp parallel for schedule(dynamic, 1)
-  for (i64 i = 0; i < n; ++i) task(context, i);
+  for (i64 i = 0; i < n; ++i) run(i);
 }
 
 }  // namespace quern

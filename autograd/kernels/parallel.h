@@ -21,6 +21,10 @@ int available_cores();
 // OMP_PROC_BIND is undone before, or the program would find itself with one core.
 void restart_with_quiet_threads(char** argv);
 
+// What this thread does after each task that it takes of a parallel_for of its own; null, as at
+// first: nothing. For whoever must be called now and then while it computes, such as MPI.
+void set_between_tasks(void (*call)());
+
 // Calls task(context, i) once for every i in [0, n), from several threads, in no fixed order.
 // Calls inside a task run serially. Tasks must not throw.
 void parallel_for_raw(i64 n, void (*task)(void* context, i64 i), void* context);

@@ -123,7 +123,7 @@ QUERN_GRADCHECK(
       Dispatched sent;
       sent.offsets = offsets;
       sent.map = kMap;
-      return spread_expert_ffn(t, in[0], in[1], std::span(&matrices, 1), sent, {});
+      return SpreadExpertFfn(t, in[0], in[1], {matrices}, sent, {}).finish(t);
     })
 
 Var positive(Tape& t, const Var& x) { return ops::softmax(t, x); }

@@ -2,10 +2,14 @@
 #include "quern/distributed/communicator.h"
 
 #include <gtest/gtest.h>
+#include <sched.h>
 
+#include <algorithm>
+#include <chrono>
 #include <cmath>
 
 #include "quern/autograd/error.h"
+#include "quern/autograd/kernels/parallel.h"
 #include "quern/distributed/groups.h"
 #include "tests/support/ranks.h"
 
@@ -61,6 +65,33 @@ TEST(Communicator, ExchangesPairByPair) {
   world().exchange(to, from);
   for (int r = 0; r < n; ++r) {
     EXPECT_EQ(in[size_t(r)], std::vector<std::byte>(size_t(100 * r + me), std::byte(16 * r + me)));
+  }
+}
+
+// Large enough that MPI asks the receiver before it sends.
+TEST(Communicator, BytesTravelWhileThisThreadComputes) {
+  constexpr size_t kBytes = size_t{4} << 20;
+  const size_t n = size_t(world().size());
+  const std::vector<std::byte> out(kBytes, std::byte(1 + world().rank()));
+  std::vector<std::vector<std::byte>> in(2 * n, std::vector<std::byte>(kBytes));
+  const std::vector<std::span<const std::byte>> to(n, out);
+  const std::vector<std::span<std::byte>> from(in.begin(), in.end());
+  Travel first = world().start_exchange(to, std::span(from).first(n));
+  Travel last = world().start_exchange(to, std::span(from).last(n));
+  const auto there = [&] {
+    return std::ranges::all_of(in, [](const std::vector<std::byte>& bytes) {
+      return *static_cast<const volatile std::byte*>(&bytes.back()) != std::byte{0};
+    });
+  };
+  const auto deadline = std::chrono::steady_clock::now() + std::chrono::seconds(20);
+  while (!there() && std::chrono::steady_clock::now() < deadline) {
+    parallel_for(4, [](i64) { sched_yield(); });
+  }
+  EXPECT_TRUE(there());
+  last.wait();  // in any order
+  first.wait();
+  for (size_t i = 0; i < in.size(); ++i) {
+    EXPECT_EQ(in[i], std::vector<std::byte>(kBytes, std::byte(1 + i % n)));
   }
 }
 
