@@ -238,7 +238,6 @@ void expect_same_tensors(const fs::path& a, const fs::path& b) {
 // From one rank to all, laid out in each way, and back to one.
 TEST_F(Layouts, ARunGoesOnWithOtherRanks) {
   recipe_.model.num_nextn_predict_layers = 1;
-  recipe_.model.balance_scope = "global_exact";
   recipe_.train.steps = 20;
   recipe_.train.checkpoint_every = 10;
   const fs::path whole = shared_ / "whole";
