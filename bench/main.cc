@@ -5,15 +5,14 @@
 
 #include <CLI/CLI.hpp>
 #include <algorithm>
-#include <cmath>
 #include <cstdio>
-#include <iostream>
-#include <nlohmann/json.hpp>
 
 #include "bench/decode.h"
+#include "bench/facts.h"
 #include "bench/layouts.h"
 #include "bench/median.h"
 #include "bench/presets.h"
+#include "bench/state_commands.h"
 #include "bench/tokenizer.h"
 #include "bench/training.h"
 #include "quern/autograd/kernels/cpu.h"
@@ -25,13 +24,6 @@
 
 namespace quern::bench {
 namespace {
-
-using nlohmann::ordered_json;
-
-double rounded(double x, int digits) {
-  const double unit = std::pow(10.0, digits);
-  return std::round(x * unit) / unit;
-}
 
 template <class F>
 std::vector<double> each(const std::vector<StepTimes>& steps, F f) {
@@ -50,17 +42,6 @@ i64 minor_faults() {
   rusage usage{};
   getrusage(RUSAGE_SELF, &usage);
   return usage.ru_minflt;
-}
-
-void print(const ordered_json& facts, bool json) {
-  if (json) {
-    std::cout << facts.dump() << "\n";
-    return;
-  }
-  for (const auto& [key, value] : facts.items()) {
-    std::printf("%-24s %s\n", key.c_str(),
-                value.is_string() ? value.get<std::string>().c_str() : value.dump().c_str());
-  }
 }
 
 // What both subcommands train, and how.
@@ -367,18 +348,23 @@ struct LayoutsCommand {
 
 int run(int argc, char** argv, const Communicator& world) {
   CLI::App app{
-      "quern_bench: the speed and the memory of training, of generation and of the tokenizer"};
+      "quern_bench: the speed and the memory of training, of generation, of saving and of the "
+      "tokenizer"};
   app.require_subcommand(1);
   int code = 0;
   StepCommand step;
   MemoryCommand memory;
   TokenizerCommand tokenizer;
   DecodeCommand decode;
+  AdamWCommand adamw;
+  CheckpointCommand checkpoint;
   LayoutsCommand layouts{world};
   step.define_in(app);
   memory.define_in(app, &code);
   tokenizer.define_in(app);
   decode.define_in(app);
+  adamw.define_in(app);
+  checkpoint.define_in(app);
   layouts.define_in(app);
   try {
     app.parse(argc, argv);

@@ -2,9 +2,9 @@
 #include "bench/training.h"
 
 #include <algorithm>
-#include <chrono>
 #include <cmath>
 
+#include "bench/stopwatch.h"
 #include "quern/autograd/ops/elementwise.h"
 #include "quern/autograd/ops/loss.h"
 #include "quern/autograd/random.h"
@@ -12,20 +12,6 @@
 
 namespace quern::bench {
 namespace {
-
-// Seconds since the last call, or since the clock was made.
-class Stopwatch {
- public:
-  double lap() {
-    const auto now = std::chrono::steady_clock::now();
-    const double seconds = std::chrono::duration<double>(now - last_).count();
-    last_ = now;
-    return seconds;
-  }
-
- private:
-  std::chrono::steady_clock::time_point last_ = std::chrono::steady_clock::now();
-};
 
 std::vector<Parameter*> parameters_of(Model& model) {
   std::vector<Parameter*> all;

@@ -247,6 +247,9 @@ i64 step_bytes(const Recipe& r, i64 trained, i64 operand, i64 ep_size) {
   return std::max(most, all);
 }
 
+// Of both, for each trained number.
+i64 bytes_of_moments(const Recipe& r) { return r.optim.moments_dtype == "bf16" ? 4 : 8; }
+
 }  // namespace
 
 MemoryEstimate estimate_memory(const Recipe& recipe, i64 trained) {
@@ -261,7 +264,8 @@ MemoryEstimate estimate_memory(const Recipe& r, i64 trained, const RankLayout& l
   // Experts here have a gradient for each rank that sends them tokens: as many numbers in all.
   const i64 bytes = 4 * trained;
   MemoryEstimate m{(rounded ? 6 : 4) * (n.total - elsewhere), bytes, 0, 0, 0};
-  m.moments = 8 * (r.distributed.shard_optimizer ? trained / l.ranks : trained - elsewhere);
+  m.moments = bytes_of_moments(r) *
+              (r.distributed.shard_optimizer ? trained / l.ranks : trained - elsewhere);
   const i64 lanes = std::max<i64>(1, r.train.lanes / l.ranks);
   m.lane_sums = bytes * std::bit_width(std::uint64_t(lanes - 1));
   m.activations = step_bytes(r, trained, operand, l.ep_size) - m.gradients;
@@ -294,7 +298,8 @@ double least_bytes(const Recipe& r, const RankLayout& l) {
   const double gradients = 1.0 + double(std::bit_width(std::uint64_t(lanes - 1)));
   const double share = r.distributed.shard_optimizer ? 1 / double(l.ranks) : here / double(n.total);
   const double of_rank =
-      4.0 * (here * (1 + image) + double(least_trained(r)) * (gradients + 2 * share));
+      4.0 * here * (1 + image) +
+      double(least_trained(r)) * (4.0 * gradients + double(bytes_of_moments(r)) * share);
   return of_rank * double(std::min<i64>(l.ranks, ranks_on_this_machine()));
 }
 

@@ -59,6 +59,8 @@ struct OptimRecipe {
   bool decay_norms = false;
   bool decay_gate = true;
   double max_grad_norm = 1.0;  // 0: no clipping
+  // fp32, or bf16: half of the memory, rounded at random; see AdamWOptions.
+  std::string moments_dtype = "fp32";
 
   bool operator==(const OptimRecipe&) const = default;
 };

@@ -105,6 +105,7 @@ void check_optim(const Recipe& recipe) {
   check_range("optim.eps", o.eps, 1e-16, 1.0);
   check_range("optim.weight_decay", o.weight_decay, 0.0, 10.0);
   check_range("optim.max_grad_norm", o.max_grad_norm, 0.0, 1e9);
+  check_word("optim.moments_dtype", o.moments_dtype, {"fp32", "bf16"});
 }
 
 void check_batch(const Recipe& recipe) {

@@ -25,11 +25,14 @@ constexpr char kStoppedEarly[] = "stopped early";
 
 bool every(i64 interval, i64 step) { return interval > 0 && step % interval == 0; }
 
-// Whether a checkpoint is sound, but of a run whose recipe has been edited since.
-bool is_of_another_model(const fs::path& checkpoint, const Recipe& recipe) {
+// Whether a checkpoint is sound, but of a run whose recipe has been edited since, so that its state
+// has other shapes or types.
+bool is_of_another_recipe(const fs::path& checkpoint, const Recipe& recipe) {
   try {
     const CheckpointInfo info = read_checkpoint_info(ModelFile{checkpoint / "model.h5", {}});
-    return !(parse_recipe(info.context.recipe, checkpoint.string()).model == recipe.model);
+    const Recipe before = parse_recipe(info.context.recipe, checkpoint.string());
+    return !(before.model == recipe.model &&
+             before.optim.moments_dtype == recipe.optim.moments_dtype);
   } catch (const Error&) {
     return false;
   }
@@ -93,7 +96,7 @@ void Run::restore(const VerifiedCheckpoint& checkpoint) {
   try {
     trainer_.restore(checkpoint.folder);
   } catch (const CheckpointError& error) {
-    if (!is_of_another_model(checkpoint.folder, recipe_)) throw;
+    if (!is_of_another_recipe(checkpoint.folder, recipe_)) throw;
     ErrorFacts facts = error.facts();
     facts.hint =
         "the run's recipe.textproto was edited: undo that, or start a new run with `quern train`";

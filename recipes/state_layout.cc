@@ -12,11 +12,12 @@ namespace {
 bool is_spread(const Parameter& p) { return p.kind == ParamKind::routed_expert; }
 
 // A tensor of one rank of the world, for the first one: its own, or a copy of the other's.
-Tensor bring(const Communicator& world, int from, const Tensor& here, const Tensor& like) {
+Tensor bring(const Communicator& world, int from, const Tensor& here, const Shape& shape,
+             DType dtype) {
   if (world.alone() || from == 0) return here;
   const bool sends = world.rank() == from, takes = world.rank() == 0;
   if (!sends && !takes) return {};
-  const Tensor taken = takes ? Tensor::like(like) : Tensor();
+  const Tensor taken = takes ? Tensor::empty(shape, dtype) : Tensor();
   world.send(sends ? here.bytes() : std::span<std::byte>(), from, 0,
              takes ? taken.bytes() : std::span<std::byte>());
   return taken;
@@ -132,12 +133,14 @@ std::vector<StateEntry> gather_state(Model& model, const AdamW& optimizer,
     const int step = spread ? int(g.ep.size()) : 1;
     const int keeper = owner.contains(&p) ? owner[&p] * step + home : home;  // of the moments
     StateEntry entry{leads ? name_at(place, here, g.ep, experts) : "", {}, {}, {}};
-    entry.value = bring(g.world, home, mine ? p.value : Tensor(), p.value);
+    const Shape& shape = p.value.shape();
+    entry.value = bring(g.world, home, mine ? p.value : Tensor(), shape, p.value.dtype());
     const bool trained = p.trainable;
     if (trained) {
       const auto [m, v] = moments.contains(&p) ? moments[&p] : std::pair<Tensor, Tensor>();
-      entry.m = bring(g.world, keeper, mine ? m : Tensor(), p.value);
-      entry.v = bring(g.world, keeper, mine ? v : Tensor(), p.value);
+      const DType dtype = optimizer.moment_type(p);
+      entry.m = bring(g.world, keeper, mine ? m : Tensor(), shape, dtype);
+      entry.v = bring(g.world, keeper, mine ? v : Tensor(), shape, dtype);
     }
     if (leads) state.push_back(std::move(entry));
   }

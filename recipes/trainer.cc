@@ -21,7 +21,8 @@ namespace {
 
 AdamW make_optimizer(const OptimRecipe& o, std::vector<Parameter*> parameters) {
   const DecayExemptions exemptions{!o.decay_norms, !o.decay_embeddings, !o.decay_gate};
-  return AdamW({o.beta1, o.beta2, o.eps, o.weight_decay}, std::move(parameters),
+  return AdamW({o.beta1, o.beta2, o.eps, o.weight_decay, o.moments_dtype == "bf16"},
+               std::move(parameters),
                [=](const Parameter& p) { return is_decayed(p, exemptions); });
 }
 

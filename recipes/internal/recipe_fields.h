@@ -116,6 +116,7 @@ void for_each_field(T& c, auto&& f) {
   f("decay_norms", c.decay_norms);
   f("decay_gate", c.decay_gate);
   f("max_grad_norm", c.max_grad_norm);
+  f("moments_dtype", c.moments_dtype);
 }
 
 template <Is<TrainRecipe> T>

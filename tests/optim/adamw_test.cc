@@ -113,12 +113,12 @@ TEST(AdamW, MomentsNeverBecomeSubnormal) {
   });
 }
 
-TEST(AdamW, SameBitsForAnyNumberOfThreads) {
+void compare_threads(const AdamWOptions& options) {
   const int threads = num_threads();
   SomeParameters one(DType::f32), two(DType::f32);
   for (auto [params, n] : {std::pair{&one, 1}, std::pair{&two, 2}}) {
     set_num_threads(n);
-    AdamW adamw({}, params->pointers(), only_matrices);
+    AdamW adamw(options, params->pointers(), only_matrices);
     for (unsigned step = 0; step < 3; ++step) {
       params->fill_grads(step);
       adamw.step(1e-2);
@@ -130,12 +130,17 @@ TEST(AdamW, SameBitsForAnyNumberOfThreads) {
   }
 }
 
-TEST(AdamW, RestoredMomentsContinueBitForBit) {
+TEST(AdamW, SameBitsForAnyNumberOfThreads) {
+  compare_threads({});
+  compare_threads({.bf16_moments = true});
+}
+
+void restore_moments(const AdamWOptions& options) {
   SomeParameters a(DType::f32), b(DType::f32);
-  AdamW whole({}, a.pointers(), only_matrices), before({}, b.pointers(), only_matrices);
+  AdamW whole(options, a.pointers(), only_matrices), before(options, b.pointers(), only_matrices);
   a.fill_grads(1), whole.step(1e-2);
   b.fill_grads(1), before.step(1e-2);
-  AdamW after({}, b.pointers(), only_matrices);
+  AdamW after(options, b.pointers(), only_matrices);
   std::vector<Tensor> moments;
   before.visit([&](const Parameter&, const Tensor& m, const Tensor& v) {
     moments.insert(moments.end(), {m.clone(), v.clone()});
@@ -151,6 +156,11 @@ TEST(AdamW, RestoredMomentsContinueBitForBit) {
   for (size_t j = 0; j < a.all.size(); ++j) {
     EXPECT_TRUE(test::same_bytes(a.all[j].value, b.all[j].value));
   }
+}
+
+TEST(AdamW, RestoredMomentsContinueBitForBit) {
+  restore_moments({});
+  restore_moments({.bf16_moments = true});
 }
 
 TEST(AdamW, DecayRule) {
@@ -190,6 +200,8 @@ TEST(AdamW, RefusesWhatMakesNoSense) {
   EXPECT_THROW(AdamW({.eps = 0}, {&p}, only_matrices), ConfigError);
   EXPECT_THROW(AdamW({.weight_decay = -1}, {&p}, only_matrices), ConfigError);
   EXPECT_THROW(AdamW({}, {&packed}, only_matrices), ShapeError);
+  Parameter wide("w", {2}, ParamKind::norm, DType::f64);
+  EXPECT_THROW(AdamW({.bf16_moments = true}, {&wide}, only_matrices), ShapeError);
 }
 
 }  // namespace

@@ -20,8 +20,10 @@ using testing::parameters_of;
 using testing::same_bits;
 
 struct State {
-  explicit State(std::uint64_t seed, ModelConfig config = testing::toy_config())
-      : model(config), optimizer({}, parameters_of(model), [](const Parameter&) { return true; }) {
+  explicit State(std::uint64_t seed, ModelConfig config = testing::toy_config(),
+                 const AdamWOptions& options = {})
+      : model(config),
+        optimizer(options, parameters_of(model), [](const Parameter&) { return true; }) {
     model.initialise(seed);
   }
   void take_steps(int n) {
@@ -152,6 +154,25 @@ TEST_F(CheckpointTest, TheBiasesOfRoutersComeBack) {
   save_checkpoint(dir_ / "biased", saved.model, saved.optimizer, {}, {});
   load_checkpoint(checkpoint_path(dir_ / "biased", 0), loaded.model, loaded.optimizer);
   EXPECT_TRUE(equal(loaded.all(), saved.all()));
+}
+
+TEST_F(CheckpointTest, MomentsKeepTheirType) {
+  const AdamWOptions small{.bf16_moments = true};
+  State saved(1, testing::toy_config(), small), loaded(2, testing::toy_config(), small), wide(2);
+  saved.take_steps(3);
+  save_checkpoint(run_, saved.model, saved.optimizer, {13, 0, 0}, {});
+  const fs::path checkpoint = checkpoint_path(run_, 13);
+  load_checkpoint(checkpoint, loaded.model, loaded.optimizer);
+  EXPECT_TRUE(equal(loaded.all(), saved.all()));
+  EXPECT_EQ(Hdf5Reader(checkpoint / "optimizer.h5").type("m/lm_head.weight"), Hdf5Type::bf16);
+  EXPECT_EQ(Hdf5Reader(checkpoint / "model.h5").type("lm_head.weight"), Hdf5Type::f32);
+  try {
+    load_checkpoint(checkpoint, wide.model, wide.optimizer);
+    ADD_FAILURE() << "nothing thrown";
+  } catch (const CheckpointError& error) {
+    EXPECT_EQ(error.facts().actual.substr(0, 4), "bf16") << error.what();
+    EXPECT_EQ(error.facts().expected.substr(0, 3), "f32") << error.what();
+  }
 }
 
 TEST_F(CheckpointTest, SavingTwiceGivesTheSameBytes) {

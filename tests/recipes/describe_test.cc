@@ -80,6 +80,9 @@ TEST(EstimateMemory, IsThatOfARank) {
   r.distributed.shard_optimizer = true;
   EXPECT_EQ(estimate_memory(r, n.total, {4, 1}).moments, 2 * n.total);
   EXPECT_EQ(estimate_memory(r, n.total, {4, 4}).moments, 2 * n.total);
+  r.optim.moments_dtype = "bf16";
+  EXPECT_EQ(estimate_memory(r, n.total, {4, 1}).moments, n.total);
+  EXPECT_EQ(estimate_memory(r, n.total).total(), one.total() - 4 * n.total);
 }
 
 TEST(FitsMemory, IsEasierForRanksThatShareExperts) {

@@ -116,6 +116,8 @@ TEST_F(Layouts, WithMomentsOnOneRankEach) {
   recipe_.train.dtype = "bf16";
   recipe_.distributed.ep_size = 2;
   compare(recipe_);
+  recipe_.optim.moments_dtype = "bf16";
+  compare(recipe_);
 }
 
 // Most ranks have no token for most others.
@@ -268,24 +270,30 @@ TEST_F(Layouts, ARunGoesOnWithOtherRanks) {
 }
 
 // One rank's checkpoint is saved again by all, with no step between.
-TEST_F(Layouts, SavingChangesNothing) {
-  Trainer alone(recipe_, make_sampler(recipe_));
+void save_again(Recipe recipe, const fs::path& folder) {
+  Trainer alone(recipe, make_sampler(recipe));
   for (int step = 0; step < 3; ++step) alone.step(alone.batch_of(step));
-  const fs::path one = shared_ / "one";
+  const fs::path one = folder / "one";
   if (world().rank() == 0) {
     save_checkpoint(one, alone.model(), alone.optimizer(), alone.progress(), {});
   }
   world().barrier();
   for (int ep = 1; ep <= world().size(); ep *= 2) {
-    recipe_.distributed = {.ep_size = ep, .shard_optimizer = ep != 2};
-    Trainer shared(recipe_, make_sampler(recipe_), {}, ParallelGroups(world(), ep));
+    recipe.distributed = {.ep_size = ep, .shard_optimizer = ep != 2};
+    Trainer shared(recipe, make_sampler(recipe), {}, ParallelGroups(world(), ep));
     shared.restore(checkpoint_path(one, 3));
-    const fs::path all = shared_ / ("all_" + std::to_string(ep));
+    const fs::path all = folder / ("all_" + std::to_string(ep));
     save_checkpoint(all, shared.model(), shared.optimizer(), shared.progress(), {},
                     shared.layout());
     if (world().rank() != 0) continue;
     testing::expect_same_checkpoint(checkpoint_path(one, 3), checkpoint_path(all, 3));
   }
+}
+
+TEST_F(Layouts, SavingChangesNothing) {
+  save_again(recipe_, shared_ / "fp32");
+  recipe_.optim.moments_dtype = "bf16";
+  save_again(recipe_, shared_ / "bf16");
 }
 
 }  // namespace

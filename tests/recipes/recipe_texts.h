@@ -37,6 +37,7 @@ optim {
   multistep_fractions: [0.5, 0.75, 0.95] multistep_factors: [0.5, 0.4, 0.3]
   beta1: 0.8 beta2: 0.98 eps: 1e-9 weight_decay: 0.05
   decay_embeddings: true decay_norms: true decay_gate: false max_grad_norm: 0.7
+  moments_dtype: "bf16"
 }
 train {
   steps: 5000 target_minutes: 2.5 batch_sequences: 48 batch_sequences_start: 24

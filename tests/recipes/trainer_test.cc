@@ -78,7 +78,7 @@ TEST_F(TrainerTest, OneAndTwoThreadsMakeTheSameBytes) {
   recipe.train.batch_sequences = 8;
   recipe.train.lanes = 2;
   for (const std::string dtype : {"fp32", "bf16"}) {
-    recipe.train.dtype = dtype;
+    recipe.train.dtype = recipe.optim.moments_dtype = dtype;
     std::filesystem::path saved[2];
     for (const int threads : {1, 2}) {
       set_num_threads(threads);
@@ -95,21 +95,24 @@ TEST_F(TrainerTest, OneAndTwoThreadsMakeTheSameBytes) {
 TEST_F(TrainerTest, MixedPrecisionGoesOnFromACheckpointAsIfItHadNotStopped) {
   Recipe recipe = tiny_recipe(dir_);
   recipe.train.dtype = "bf16";
-  const Outcome whole = train(recipe, 6);
-  Trainer first(recipe, make_sampler(recipe)), second(recipe, make_sampler(recipe));
-  for (i64 s = 0; s < 3; ++s) first.step(first.batch_of(s));
-  second.restore(save(first, "half"));
-  for (i64 s = 3; s < 6; ++s) {
-    EXPECT_EQ(second.step(second.batch_of(s)).loss, whole.reports[size_t(s)].loss);
+  for (const std::string moments : {"fp32", "bf16"}) {
+    recipe.optim.moments_dtype = moments;
+    const Outcome whole = train(recipe, 6);
+    Trainer first(recipe, make_sampler(recipe)), second(recipe, make_sampler(recipe));
+    for (i64 s = 0; s < 3; ++s) first.step(first.batch_of(s));
+    second.restore(save(first, moments));
+    for (i64 s = 3; s < 6; ++s) {
+      EXPECT_EQ(second.step(second.batch_of(s)).loss, whole.reports[size_t(s)].loss);
+    }
+    const std::vector<Tensor> weights = weights_of(second.model());
+    for (size_t i = 0; i < weights.size(); ++i) {
+      EXPECT_TRUE(same_bits(weights[i], whole.weights[i])) << "parameter " << i;
+    }
+    second.model().visit([](Parameter& p) {
+      if (!p.image.defined()) return;
+      EXPECT_TRUE(same_bits(p.image, p.value.cast(DType::bf16))) << p.name;
+    });
   }
-  const std::vector<Tensor> weights = weights_of(second.model());
-  for (size_t i = 0; i < weights.size(); ++i) {
-    EXPECT_TRUE(same_bits(weights[i], whole.weights[i])) << "parameter " << i;
-  }
-  second.model().visit([](Parameter& p) {
-    if (!p.image.defined()) return;
-    EXPECT_TRUE(same_bits(p.image, p.value.cast(DType::bf16))) << p.name;
-  });
 }
 
 TEST_F(TrainerTest, TheCutOfAStepChangesNothingButRounding) {

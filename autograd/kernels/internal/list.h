@@ -2,11 +2,14 @@
 // The one list of kernels that exist once for each instruction set: X(function, its arguments).
 #pragma once
 
+#include "quern/autograd/kernels/adamw.h"
 #include "quern/autograd/kernels/attention.h"
 #include "quern/autograd/kernels/decode.h"
 #include "quern/autograd/kernels/gemm.h"
 #include "quern/autograd/kernels/rows.h"
 #include "quern/autograd/kernels/rowwise.h"
+
+#define QUERN_ADAMW_KERNELS(X) X(adamw_update, AdamWUpdate)
 
 #define QUERN_ATTENTION_KERNELS(X) \
   X(attention, Attention)          \
@@ -48,6 +51,7 @@
   X(weighted_swiglu_backward, WeightedSwigluBackward)
 
 #define QUERN_ALL_KERNELS(X) \
+  QUERN_ADAMW_KERNELS(X)     \
   QUERN_ATTENTION_KERNELS(X) \
   QUERN_DECODE_KERNELS(X)    \
   QUERN_GEMM_KERNELS(X)      \
