@@ -89,6 +89,7 @@ std::vector<Var> Tape::record_many(const char* op, std::vector<Var> inputs, std:
   std::string module;
   if (watch_ != nullptr) {
     module = module_of_operation();
+    if (watch_->operation) watch_->operation(op, module, inputs, outputs, recording_ && wanted);
     for (const Var& v : outputs) {
       if (watch_->output) watch_->output(op, module, v.value());
     }

@@ -109,6 +109,10 @@ using BackwardMany = std::function<void(std::span<const Tensor> dys, Grads& d)>;
 // Sees each operation of a tape as it runs: to find where a number went wrong or, in tests, to make
 // it go wrong. `module` is the part of the model at work, "model.layers.1.mlp".
 struct TapeWatch {
+  // After an operation, before output(). `recorded`: it will have a backward.
+  std::function<void(const char* op, const std::string& module, std::span<const Var> inputs,
+                     std::span<const Var> outputs, bool recorded)>
+      operation;
   // After an operation, each of its outputs.
   std::function<void(const char* op, const std::string& module, const Tensor& y)> output;
   // After its backward, each gradient it wrote or added to; of a parameter, or of a value between

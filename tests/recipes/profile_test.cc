@@ -33,8 +33,26 @@ TEST(Profile, GivesEachOperationItsTime) {
   EXPECT_NEAR(operations, events, 1e-9);
   EXPECT_LE(operations + p.optimizer_s, p.step_s);
   EXPECT_GT(operations, 0.2 * p.step_s);
-  // 2 sequences of 16 tokens, in f32, three steps of two micro-batches, both layers.
-  EXPECT_EQ(p.by_op.at("mla_attention").bytes, 3 * 2 * 2 * (2 * 16) * (2 * 4) * 4.0);
+  // The rule's, without the norms' gains, and each token sees itself too.
+  const i64 tokens = 3 * 4 * 16;
+  const double rule = flops_per_token(recipe.model, 16) -
+                      6.0 * double(count_parameters(recipe.model).norms) + 3.0 * 2 * 2 * (8 + 4);
+  double flops = 0;
+  for (const auto& [name, row] : p.by_op) flops += row.flops;
+  EXPECT_NEAR(flops, double(tokens) * rule, 1);
+  // q, k and v: 2 heads of 8, 4 and 4 columns and 4 that all share; the result: 2 of 4. Read and
+  // written forward; backward reads all and writes the gradients of the former.
+  EXPECT_EQ(p.by_op.at("mla_attention").bytes,
+            2.0 * tokens * 4 * ((2 * 8 + 2 * (4 + 4) + 4) * 3 + 2 * 4 * 2));
+  EXPECT_EQ(p.by_op.at("reshape").bytes, 0);
+  double layers = 0;
+  for (const auto& [name, row] : p.by_layer) layers += row.flops;
+  EXPECT_NEAR(layers, flops, 1);
+  EXPECT_GT(p.by_layer.at("model.layers.1").flops, 0);
+  EXPECT_GT(p.product_rate, 0);
+  EXPECT_GT(p.memory_rate, 0);
+  // Four times the weights' bytes, and both moments twice.
+  EXPECT_EQ(p.optimizer_bytes, 3 * 32.0 * double(count_parameters(recipe.model).total));
 
   const std::string table = table_of(p);
   EXPECT_EQ(table.rfind("3 steps of ", 0), 0u) << table;
