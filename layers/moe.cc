@@ -85,8 +85,9 @@ SpreadExpertFfn Moe::send_to_experts(Tape& tape, const Var& x, const Var& weight
 // Where few experts are trained, their backward has fewer products: one more saves memory.
 Var Moe::experts(Tape& tape, const Var& x, const Var& weights, const Dispatched& sent) const {
   const bool few = !gate_up.trainable || gate_up.trained != nullptr;
-  return ops::expert_ffn(tape, x, weights, tape.parameter(gate_up), tape.parameter(down),
-                         sent.offsets, sent.map, few ? ops::Keep::inputs : ops::Keep::outputs);
+  const Var w_in = tape.parameter(gate_up), w_out = tape.parameter(down);
+  return ops::expert_ffn(tape, x, weights, w_in, w_out, sent.offsets, sent.map,
+                         few ? ops::Keep::inputs : ops::Keep::outputs);
 }
 
 // Product by product, since updates are added or operands rounded between them; and again in

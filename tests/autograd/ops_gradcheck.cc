@@ -114,17 +114,17 @@ QUERN_GRADCHECK(expert_ffn, ({{3, 5}, {3, 2}, {4, 8, 5}, {4, 5, 4}}), [](Tape& t
   return ops::expert_ffn(t, in[0], in[1], in[2], in[3], offsets, kMap);
 })
 // Of one rank; tests/recipes/layouts_test.cc compares those of several with expert_ffn.
-QUERN_GRADCHECK(
-    spread_expert_ffn, ({{3, 5}, {3, 2}, {4, 8, 5}, {4, 5, 4}}), [](Tape& t, Inputs& in) {
-      ExpertMatrices matrices;
-      matrices.gate_up = in[2];
-      matrices.down = in[3];
-      const auto offsets = std::make_shared<std::vector<i64>>(std::vector<i64>{0, 2, 2, 3, 6});
-      Dispatched sent;
-      sent.offsets = offsets;
-      sent.map = kMap;
-      return SpreadExpertFfn(t, in[0], in[1], {matrices}, sent, {}).finish(t);
-    })
+Var spread_expert_ffn(Tape& t, Inputs& in) {
+  ExpertMatrices matrices;
+  matrices.gate_up = in[2];
+  matrices.down = in[3];
+  Dispatched sent;
+  sent.offsets = std::make_shared<std::vector<i64>>(std::vector<i64>{0, 2, 2, 3, 6});
+  sent.map = kMap;
+  return SpreadExpertFfn(t, in[0], in[1], {matrices}, sent, {}).finish(t);
+}
+QUERN_GRADCHECK(send_to_experts, ({{3, 5}, {3, 2}, {4, 8, 5}, {4, 5, 4}}), spread_expert_ffn)
+QUERN_GRADCHECK(spread_expert_ffn, ({{3, 5}, {3, 2}, {4, 8, 5}, {4, 5, 4}}), spread_expert_ffn)
 
 Var positive(Tape& t, const Var& x) { return ops::softmax(t, x); }
 
