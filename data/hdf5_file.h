@@ -9,6 +9,7 @@
 
 #include <filesystem>
 #include <memory>
+#include <set>
 #include <span>
 #include <string>
 #include <string_view>
@@ -38,6 +39,11 @@ class Hdf5Writer {
   void write(const std::string& name, std::span<const i32> values);
   void write(const std::string& name, std::span<const i64> values);
   void write(const std::string& name, std::span<const std::string> texts);
+  // A virtual dataset: it shows the one of this name, type and shape in `file`, a file of the same
+  // folder by its name alone. Where that is missing, floats read as NaN; Hdf5Reader refuses. The
+  // shape has at least one extent, and elements.
+  void write_virtual(const std::string& name, DType dtype, const Shape& shape,
+                     const std::string& file);
 
   // `object` is a dataset or group; "/" is the root. Long texts (64 KiB and more) are better
   // datasets, which have checksums.
@@ -53,6 +59,8 @@ class Hdf5Writer {
   std::unique_ptr<Impl> impl_;
 };
 
+// Of a virtual dataset it finds the values itself, and only where write_virtual() would have said
+// that they are: libhdf5 is not left to open other files.
 class Hdf5Reader {
  public:
   // Throws DataError when the file is missing, truncated or not HDF5.
@@ -66,6 +74,8 @@ class Hdf5Reader {
   bool has(const std::string& name) const;
   Hdf5Type type(const std::string& name) const;
   Shape shape(const std::string& name) const;
+  // The names of the files, in the folder of this one, that virtual datasets here show.
+  std::set<std::string> shards() const;
 
   // f32, f64, bf16 and i32 as they are stored; nothing is converted.
   Tensor read(const std::string& name) const;

@@ -2,11 +2,12 @@
 #include <algorithm>
 #include <cerrno>
 #include <cstring>
-#include <set>
+#include <map>
 
 #include "quern/data/file_errors.h"
 #include "quern/data/hdf5_file.h"
 #include "quern/data/internal/hdf5_ids.h"
+#include "quern/data/manifest.h"
 
 namespace quern {
 namespace {
@@ -22,6 +23,19 @@ std::string unpadded(const char* bytes, size_t size, H5T_str_t padding) {
   while (size > 0 && bytes[size - 1] == '\0') --size;
   return std::string(bytes, size);
 }
+
+// A name that `get`, of the H5Pget_virtual family, has of a dataset's only source.
+template <class Get>
+std::string source_name(hid_t create, Get&& get) {
+  const ssize_t size = get(create, 0, nullptr, 0);
+  if (size <= 0) return "";
+  std::string name(size_t(size) + 1, '\0');
+  get(create, 0, name.data(), name.size());
+  name.resize(size_t(size));
+  return name;
+}
+
+bool is_whole(hid_t space) { return H5Sget_select_type(space) == H5S_SEL_ALL; }
 
 }  // namespace
 
@@ -80,17 +94,65 @@ struct Hdf5Reader::Impl {
 
   Hdf5Type type(hid_t dataset) const { return type_of(Id(H5Dget_type(dataset), H5Tclose)); }
 
-  Shape shape(hid_t dataset, const std::string& name) const {
+  // The name of the file beside this one whose dataset a virtual one shows; empty for all others.
+  std::string shard_of(hid_t dataset, const std::string& name) const {
+    const Id create(H5Dget_create_plist(dataset), H5Pclose);
+    if (H5Pget_layout(create) != H5D_VIRTUAL) return "";
+    size_t sources = 0;
+    require(H5Pget_virtual_count(create, &sources) >= 0, name);
+    const std::string shard = sources == 1 ? source_name(create, H5Pget_virtual_filename) : "";
+    if (is_plain_file_name(shard) && source_name(create, H5Pget_virtual_dsetname) == name) {
+      const Id here(H5Pget_virtual_vspace(create, 0), H5Sclose);
+      const Id there(H5Pget_virtual_srcspace(create, 0), H5Sclose);
+      if (is_whole(here) && is_whole(there)) return shard;
+    }
+    throw DataError({.file = path.string(),
+                     .key = name,
+                     .what = "a virtual dataset that Quern does not write",
+                     .expected = "all of the dataset of this name in a file of the same folder"});
+  }
+
+  // A dataset with values, and the file that it is in.
+  struct Found {
+    const Impl& file;
+    Id dataset;
+  };
+
+  // Itself, or what it shows where it is virtual.
+  Found find(const std::string& name) const {
+    Id dataset = open(name);
+    const std::string shard = shard_of(dataset, name);
+    if (shard.empty()) return {*this, std::move(dataset)};
+    std::unique_ptr<Impl>& file_of_shard = opened[shard];
+    if (!file_of_shard) file_of_shard = std::make_unique<Impl>(path.parent_path() / shard);
+    const Impl& other = *file_of_shard;
+    Id shown = other.open(name);
+    if (!other.shard_of(shown, name).empty()) {
+      other.refuse(name, "keeps its values in another file", "");
+    }
+    if (other.type(shown) != type(dataset) || other.dims(shown, name) != dims(dataset, name)) {
+      other.refuse(name, "has another type or shape than " + path.filename().string() + " says",
+                   "");
+    }
+    return {other, std::move(shown)};
+  }
+
+  Dims dims(hid_t dataset, const std::string& name) const {
     const Id space(H5Dget_space(dataset), H5Sclose);
     const int rank = space ? H5Sget_simple_extent_ndims(space) : -1;
     if (rank < 0 || rank > Shape::kMaxRank || H5Sget_simple_extent_type(space) == H5S_NULL) {
       refuse(name, "has a shape Quern does not know", "rank " + std::to_string(rank));
     }
-    hsize_t d[Shape::kMaxRank] = {};
-    require(H5Sget_simple_extent_dims(space, d, nullptr) >= 0, name);
-    bound(std::span(d, size_t(rank)), H5Tget_size(Id(H5Dget_type(dataset), H5Tclose)), name);
-    const auto at = [&d](int i) { return i64(d[i]); };
-    switch (rank) {
+    Dims d(static_cast<size_t>(rank));
+    require(H5Sget_simple_extent_dims(space, d.data(), nullptr) >= 0, name);
+    return d;
+  }
+
+  Shape shape(hid_t dataset, const std::string& name) const {
+    const Dims d = dims(dataset, name);
+    bound(d, H5Tget_size(Id(H5Dget_type(dataset), H5Tclose)), name);
+    const auto at = [&d](size_t i) { return i64(d[i]); };
+    switch (d.size()) {
       case 0:
         return {};
       case 1:
@@ -131,8 +193,8 @@ struct Hdf5Reader::Impl {
   std::vector<T> read_range(const std::string& name, Hdf5Type type_read, i64 begin,
                             i64 count) const {
     const Silence silence;
-    const Id dataset = open(name);
-    const Shape s = shape(dataset, name);
+    const auto [home, dataset] = find(name);
+    const Shape s = home.shape(dataset, name);
     const Hdf5Type stored = type(dataset);
     const bool fits = stored == type_read || (stored == Hdf5Type::u16 && sizeof(T) > 2);
     if (!fits || s.rank() != 1) {
@@ -150,7 +212,7 @@ struct Hdf5Reader::Impl {
     const Id selection(H5Dget_space(dataset), H5Sclose);
     require(H5Sselect_hyperslab(selection, H5S_SELECT_SET, &first, nullptr, &size, nullptr) >= 0,
             name);
-    read(dataset, disk_type(type_read), values.data(), name, space_of({size}), selection);
+    home.read(dataset, disk_type(type_read), values.data(), name, space_of({size}), selection);
     return values;
   }
 
@@ -184,7 +246,8 @@ struct Hdf5Reader::Impl {
   i64 file_bytes = 0;
   Id file;
   std::vector<std::string> names;
-  std::set<std::string> objects;  // datasets and groups
+  std::set<std::string> objects;                                // datasets and groups
+  mutable std::map<std::string, std::unique_ptr<Impl>> opened;  // shards, by name
 };
 
 Hdf5Reader::Hdf5Reader(const fs::path& path) : impl_(std::make_unique<Impl>(path)) {}
@@ -201,22 +264,33 @@ bool Hdf5Reader::has(const std::string& name) const {
 
 Hdf5Type Hdf5Reader::type(const std::string& name) const {
   const Silence silence;
-  return impl_->type(impl_->open(name));
+  return impl_->type(impl_->find(name).dataset);
 }
 
 Shape Hdf5Reader::shape(const std::string& name) const {
   const Silence silence;
-  return impl_->shape(impl_->open(name), name);
+  const auto [file, dataset] = impl_->find(name);
+  return file.shape(dataset, name);
+}
+
+std::set<std::string> Hdf5Reader::shards() const {
+  const Silence silence;
+  std::set<std::string> shards;
+  for (const std::string& name : names()) {
+    const std::string shard = impl_->shard_of(impl_->open(name), name);
+    if (!shard.empty()) shards.insert(shard);
+  }
+  return shards;
 }
 
 Tensor Hdf5Reader::read(const std::string& name) const {
   const Silence silence;
-  const Id dataset = impl_->open(name);
-  const Hdf5Type type = impl_->type(dataset);
+  const auto [file, dataset] = impl_->find(name);
+  const Hdf5Type type = file.type(dataset);
   for (const DType dtype : {DType::f32, DType::f64, DType::bf16, DType::i32}) {
     if (type_of(dtype) != type) continue;
-    Tensor tensor = Tensor::empty(impl_->shape(dataset, name), dtype);
-    impl_->read(dataset, disk_type(type), tensor.bytes().data(), name);
+    Tensor tensor = Tensor::empty(file.shape(dataset, name), dtype);
+    file.read(dataset, disk_type(type), tensor.bytes().data(), name);
     return tensor;
   }
   impl_->wrong_type(name, "f32, f64, bf16 or i32", name_of(type));
@@ -224,13 +298,13 @@ Tensor Hdf5Reader::read(const std::string& name) const {
 
 std::vector<i64> Hdf5Reader::read_i64(const std::string& name) const {
   const Silence silence;
-  const Id dataset = impl_->open(name);
-  const Hdf5Type type = impl_->type(dataset);
+  const auto [file, dataset] = impl_->find(name);
+  const Hdf5Type type = file.type(dataset);
   if (type != Hdf5Type::i64 && type != Hdf5Type::i32 && type != Hdf5Type::u16) {
     impl_->wrong_type(name, "i64, i32 or u16", name_of(type));
   }
-  std::vector<i64> values(size_t(impl_->shape(dataset, name).numel()));
-  impl_->read(dataset, disk_type(Hdf5Type::i64), values.data(), name);
+  std::vector<i64> values(size_t(file.shape(dataset, name).numel()));
+  file.read(dataset, disk_type(Hdf5Type::i64), values.data(), name);
   return values;
 }
 
@@ -245,15 +319,15 @@ std::vector<std::uint16_t> Hdf5Reader::read_range_u16(const std::string& name, i
 
 std::vector<std::string> Hdf5Reader::read_texts(const std::string& name) const {
   const Silence silence;
-  const Id dataset = impl_->open(name);
-  if (impl_->type(dataset) != Hdf5Type::text) {
-    impl_->wrong_type(name, "text of fixed length", name_of(impl_->type(dataset)));
+  const auto [file, dataset] = impl_->find(name);
+  if (file.type(dataset) != Hdf5Type::text) {
+    impl_->wrong_type(name, "text of fixed length", name_of(file.type(dataset)));
   }
   const Id type(H5Dget_type(dataset), H5Tclose);
   const size_t size = H5Tget_size(type);
-  const size_t count = size_t(impl_->shape(dataset, name).numel());
+  const size_t count = size_t(file.shape(dataset, name).numel());
   std::string padded(size * count, '\0');
-  impl_->read(dataset, type, padded.data(), name);
+  file.read(dataset, type, padded.data(), name);
   std::vector<std::string> texts;
   for (size_t i = 0; i < count; ++i) {
     texts.push_back(unpadded(padded.data() + i * size, size, H5Tget_strpad(type)));

@@ -1,5 +1,7 @@
 // SPDX-License-Identifier: MIT
 #include <algorithm>
+#include <bit>
+#include <limits>
 
 #include "quern/data/atomic_file.h"
 #include "quern/data/hdf5_file.h"
@@ -29,9 +31,14 @@ Dims chunk_of(Dims dims, size_t element_bytes) {
   return dims;
 }
 
-Id creation_list(const Dims& dims, size_t element_bytes) {
+Id creation_list() {
   Id list(H5Pcreate(H5P_DATASET_CREATE), H5Pclose);
   H5Pset_obj_track_times(list, false);  // equal contents make equal bytes
+  return list;
+}
+
+Id creation_list(const Dims& dims, size_t element_bytes) {
+  Id list = creation_list();
   const bool empty = std::ranges::find(dims, hsize_t(0)) != dims.end();
   if (dims.empty() || empty) {
     H5Pset_layout(list, H5D_COMPACT);
@@ -40,6 +47,17 @@ Id creation_list(const Dims& dims, size_t element_bytes) {
     H5Pset_fletcher32(list);
   }
   return list;
+}
+
+// What stands for elements that are not there. Integers have no such value.
+void fill_with_nan(hid_t list, DType dtype) {
+  const Id type = disk_type(type_of(dtype));
+  const float single = std::numeric_limits<float>::quiet_NaN();
+  const double wide = std::numeric_limits<double>::quiet_NaN();
+  const auto half = std::uint16_t(std::bit_cast<std::uint32_t>(single) >> 16);
+  if (dtype == DType::f32) H5Pset_fill_value(list, type, &single);
+  if (dtype == DType::f64) H5Pset_fill_value(list, type, &wide);
+  if (dtype == DType::bf16) H5Pset_fill_value(list, type, &half);
 }
 
 }  // namespace
@@ -83,17 +101,32 @@ struct Hdf5Writer::Impl {
     }
   }
 
-  void write(const std::string& name, hid_t type, const Dims& dims, const void* values) const {
-    require_open();
-    const Silence silence;
+  Id make(const std::string& name, hid_t type, const Dims& dims, hid_t create) const {
     make_groups(name);
     const Id space = space_of(dims);
-    const Id create = creation_list(dims, H5Tget_size(type));
     Id dataset(H5Dcreate2(file, name.c_str(), type, space, H5P_DEFAULT, create, H5P_DEFAULT),
                H5Dclose);
     require(bool(dataset), name);
+    return dataset;
+  }
+
+  void write(const std::string& name, hid_t type, const Dims& dims, const void* values) const {
+    require_open();
+    const Silence silence;
+    Id dataset = make(name, type, dims, creation_list(dims, H5Tget_size(type)));
     require(H5Dwrite(dataset, type, H5S_ALL, H5S_ALL, H5P_DEFAULT, values) >= 0, name);
     require(dataset.close(), name);  // writes what is cached, so it can fail like a write
+  }
+
+  void write_virtual(const std::string& name, DType dtype, const Dims& dims,
+                     const std::string& shard) const {
+    require_open();
+    const Silence silence;
+    const Id create = creation_list(), whole = space_of(dims);
+    fill_with_nan(create, dtype);
+    require(H5Pset_virtual(create, whole, shard.c_str(), name.c_str(), whole) >= 0, name);
+    Id dataset = make(name, disk_type(type_of(dtype)), dims, create);
+    require(dataset.close(), name);
   }
 
   void set_attribute(const std::string& object, const std::string& name, hid_t type,
@@ -145,6 +178,11 @@ void Hdf5Writer::write(const std::string& name, std::span<const std::string> tex
     std::ranges::copy(texts[i], padded.begin() + std::ptrdiff_t(i * size));
   }
   impl_->write(name, text_type(size), {texts.size()}, padded.data());
+}
+
+void Hdf5Writer::write_virtual(const std::string& name, DType dtype, const Shape& shape,
+                               const std::string& file) {
+  impl_->write_virtual(name, dtype, dims_of(shape), file);
 }
 
 void Hdf5Writer::set_attribute(const std::string& object, const std::string& name,

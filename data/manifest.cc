@@ -28,12 +28,6 @@ bool is_name_char(char c) {
   return std::isalnum(static_cast<unsigned char>(c)) != 0 || c == '.' || c == '_' || c == '-';
 }
 
-// No folders, nothing hidden, nothing that looks like an option, and not the manifest itself.
-bool is_name(std::string_view text) {
-  return !text.empty() && text.size() <= kMaxName && std::ranges::all_of(text, is_name_char) &&
-         text[0] != '.' && text[0] != '-' && text != kManifestName;
-}
-
 // Reads a manifest line by line.
 class Parser {
  public:
@@ -78,7 +72,7 @@ class Parser {
     if (!is_hash(hash)) refuse(0, "", "64 hexadecimal digits in lower case");
     if (line.substr(kHashDigits, 2) != "  ") refuse(kHashDigits, "", "two spaces");
     const std::string_view name = line.substr(kHashDigits + 2);
-    if (!is_name(name)) {
+    if (!is_plain_file_name(name)) {
       refuse(kHashDigits + 2, "", "a file name of letters, digits, '.', '_' and '-'");
     }
     if (!manifest.files.empty() && name <= manifest.files.back().name) {
@@ -119,6 +113,11 @@ class Parser {
 };
 
 }  // namespace
+
+bool is_plain_file_name(std::string_view text) {
+  return !text.empty() && text.size() <= kMaxName && std::ranges::all_of(text, is_name_char) &&
+         text[0] != '.' && text[0] != '-' && text != kManifestName;
+}
 
 const ManifestEntry* Manifest::find(std::string_view name) const {
   const auto found = std::ranges::lower_bound(files, name, {}, &ManifestEntry::name);

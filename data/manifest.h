@@ -19,8 +19,12 @@ namespace quern {
 
 inline constexpr const char* kManifestName = "MANIFEST";
 
+// Letters, digits, '.', '_' and '-'; no folders, nothing hidden, nothing that looks like an option,
+// and not the manifest itself.
+bool is_plain_file_name(std::string_view text);
+
 struct ManifestEntry {
-  std::string name;    // letters, digits, '.', '_' and '-'; no folders
+  std::string name;    // a plain one
   std::string sha256;  // 64 lower-case hexadecimal digits
 
   bool operator==(const ManifestEntry&) const = default;

@@ -4,8 +4,8 @@
 #include <algorithm>
 #include <cerrno>
 #include <cstdlib>
-#include <cstring>
 #include <fstream>
+#include <memory>
 #include <set>
 #include <string_view>
 
@@ -13,6 +13,8 @@
 #include "quern/data/hdf5_file.h"
 #include "quern/data/manifest.h"
 #include "quern/recipes/hf_config.h"
+#include "quern/recipes/internal/checkpoint_format.h"
+#include "quern/recipes/internal/checkpoint_save.h"
 #include "quern/recipes/recipe.h"
 
 namespace quern {
@@ -21,7 +23,6 @@ namespace {
 namespace fs = std::filesystem;
 
 constexpr const char* kRemedy = "use another step of the run, or copy this one again";
-constexpr i64 kFormatVersion = 1;
 const std::vector<std::string> kFiles = {"model.h5", "optimizer.h5"};
 
 [[noreturn]] void refuse_no_checkpoint(const fs::path& path) {
@@ -51,25 +52,37 @@ void verify_single(const fs::path& path) {
         {.file = path.string(),
          .what = std::string("has no ") + kManifestName + " beside it, so it cannot be checked"});
   }
-  verify_file(read_manifest(path.parent_path()), path);
+  const Manifest manifest = read_manifest(path.parent_path());
+  verify_file(manifest, path);
   if (foreign) refuse_no_checkpoint(path);
+  for (const std::string& shard : Hdf5Reader(path).shards()) {
+    verify_file(manifest, path.parent_path() / shard);
+  }
 }
 
-// Only for files whose hash was found to be the one written down when they were saved: damaged
-// bytes can crash libhdf5.
+// Only for files whose hash, like that of their shards, was found to be the one written down when
+// they were saved: damaged bytes can crash libhdf5.
 Hdf5Reader open_verified(const fs::path& path) {
   Hdf5Reader file(path);
   if (!file.has_attribute("/", "format") ||
-      file.attribute_text("/", "format") != "quern_checkpoint") {
+      file.attribute_text("/", "format") != kCheckpointFormat) {
     refuse_no_checkpoint(path);
   }
   const i64 version = file.attribute_i64("/", "version");
-  if (version != kFormatVersion) {
+  if (version != kWholeVersion && version != kIndexVersion) {
     throw ConfigError({.file = path.string(),
                        .what = "checkpoint of an unknown version",
-                       .expected = std::to_string(kFormatVersion),
+                       .expected = "at most " + std::to_string(kIndexVersion),
                        .actual = std::to_string(version),
                        .hint = "use the quern that wrote it"});
+  }
+  for (const std::string& shard : file.shards()) {
+    const fs::path beside = path.parent_path() / shard;
+    if (!is_listed(beside)) {
+      throw CheckpointError(
+          {.file = beside.string(),
+           .what = "is not listed in the " + std::string(kManifestName) + " beside it"});
+    }
   }
   return file;
 }
@@ -227,116 +240,15 @@ Progress read_checkpoint(const fs::path& checkpoint, Model& model, AdamW& optimi
   return progress;
 }
 
-// libhdf5 may have lost a write without a word; the hashes, taken afterwards, would not show it.
-void compare(const Hdf5Reader& file, const std::string& name, const Tensor& meant) {
-  const Tensor stored = file.read(name);
-  const auto a = stored.bytes(), b = meant.bytes();
-  if (a.size() == b.size() && std::memcmp(a.data(), b.data(), a.size()) == 0) return;
-  throw IoError(
-      {.file = file.path().string(), .key = name, .what = "does not read back as it was written"});
-}
-
 }  // namespace
-
-CheckpointSnapshot::CheckpointSnapshot(Model& model, const AdamW& optimizer,
-                                       const Progress& progress, const CheckpointContext& context,
-                                       const StateLayout& layout, bool copied)
-    : parameters_(gather_state(model, optimizer, layout)),
-      config_json_(to_hf_config(model.config)),
-      optimizer_steps_(optimizer.steps()),
-      progress_(progress),
-      context_(context) {
-  if (layout.groups.world.rank() != 0) return;
-  model.visit_buffers(
-      [&](const std::string& name, const Tensor& value) { buffers_.emplace_back(name, value); });
-  if (!copied) return;
-  const auto copy = [](Tensor& t) {
-    if (t.defined()) t = t.clone();
-  };
-  for (StateEntry& e : parameters_) {
-    for (Tensor* t : {&e.value, &e.m, &e.v}) copy(*t);
-  }
-  for (auto& [name, value] : buffers_) copy(value);
-}
-
-template <class F>
-void CheckpointSnapshot::for_each_weight(F&& f) const {
-  for (const StateEntry& e : parameters_) f(e.name, e.value);
-  for (const auto& [name, value] : buffers_) f(name, value);
-}
-
-template <class F>
-void CheckpointSnapshot::for_each_moment(F&& f) const {
-  for (const StateEntry& e : parameters_) {
-    if (!e.m.defined()) continue;
-    f("m/" + e.name, e.m);
-    f("v/" + e.name, e.v);
-  }
-}
-
-void CheckpointSnapshot::describe(Hdf5Writer& file) const {
-  file.set_attribute("/", "format", "quern_checkpoint");
-  file.set_attribute("/", "version", kFormatVersion);
-  file.set_attribute("/", "code_version", QUERN_VERSION);
-  file.set_attribute("/", "config_json", config_json_);
-  file.set_attribute("/", "recipe", context_.recipe);
-  file.set_attribute("/", "tokenizer_sha256", context_.tokenizer_sha256);
-  file.set_attribute("/", "step", progress_.step);
-  file.set_attribute("/", "tokens_seen", progress_.tokens_seen);
-  file.set_attribute("/", "next_sample", progress_.next_sample);
-  if (!progress_.guard_state.empty()) {
-    file.set_attribute("/", "guard_state", progress_.guard_state);
-  }
-}
-
-void CheckpointSnapshot::write_weights(const fs::path& path) const {
-  Hdf5Writer file(path);
-  describe(file);
-  for_each_weight([&](const std::string& name, const Tensor& value) { file.write(name, value); });
-  file.commit();
-}
-
-void CheckpointSnapshot::write_moments(const fs::path& path) const {
-  Hdf5Writer file(path);
-  describe(file);
-  file.set_attribute("/", "optimizer_steps", optimizer_steps_);
-  for_each_moment([&](const std::string& name, const Tensor& value) { file.write(name, value); });
-  file.commit();
-}
-
-void CheckpointSnapshot::compare_files(const fs::path& folder) const {
-  const Hdf5Reader weights = open_verified(folder / "model.h5");
-  for_each_weight(
-      [&](const std::string& name, const Tensor& value) { compare(weights, name, value); });
-  const Hdf5Reader moments = open_verified(folder / "optimizer.h5");
-  for_each_moment(
-      [&](const std::string& name, const Tensor& value) { compare(moments, name, value); });
-}
-
-// At most. A tensor comes three times, its last chunk (1 MiB) may be filled up, and each dataset
-// has a header.
-i64 CheckpointSnapshot::bytes_needed() const {
-  i64 bytes = (i64{1} << 20) + 4 * i64(context_.recipe.size());
-  for_each_weight([&](const std::string&, const Tensor& value) {
-    const i64 values = i64(value.bytes().size());
-    bytes += 3 * (values + std::min(values, i64{1} << 20) + (i64{4} << 10));
-  });
-  return bytes;
-}
-
-void CheckpointSnapshot::write(const fs::path& run) const {
-  publish_checkpoint(run, progress_.step, bytes_needed(), kFiles, [&](const fs::path& folder) {
-    write_weights(folder / "model.h5");
-    write_moments(folder / "optimizer.h5");
-    compare_files(folder);
-  });
-}
 
 void save_checkpoint(const fs::path& run, Model& model, const AdamW& optimizer,
                      const Progress& progress, const CheckpointContext& context,
                      const StateLayout& layout) {
-  const CheckpointSnapshot state(model, optimizer, progress, context, layout, false);
-  if (layout.groups.world.rank() == 0) state.write(run);
+  const auto state = std::make_shared<const CheckpointSnapshot>(model, optimizer, progress, context,
+                                                                layout, false);
+  const auto fault = CheckpointSave(state, run, layout.groups.world, false).finish();
+  if (fault) throw IoError(*fault);
 }
 
 Progress load_checkpoint(const fs::path& checkpoint, Model& model, AdamW& optimizer,

@@ -2,8 +2,11 @@
 // Checkpoints: who stores what, under which name. A checkpoint is a folder step-000400 with
 //   model.h5      every parameter under its Hugging Face name, experts by global id
 //   optimizer.h5  the moments, as m/<name> and v/<name>
-//   MANIFEST      the hashes of both, checked before either is opened
-// and root attributes that say where the run was. How such folders are published, found and
+//   MANIFEST      the hashes of all files, checked before one is opened
+// and root attributes that say where the run was. Of several ranks each writes a shard of both,
+// model-00001-of-00004.h5 and optimizer-00001-of-00004.h5, and the first two are indexes: they have
+// the attributes, and every tensor as a virtual dataset that shows the one in its shard. The root
+// attribute `shards` names these. How such folders are published, found and
 // deleted is in checkpoint_folder.h.
 #pragma once
 
@@ -17,8 +20,6 @@
 #include "quern/recipes/state_layout.h"
 
 namespace quern {
-
-class Hdf5Writer;
 
 // Where a run stands. Data order and random numbers depend on the seed and the step alone, so
 // nothing else is needed to go on.
@@ -42,44 +43,15 @@ struct CheckpointInfo {
   CheckpointContext context;
 };
 
-// All that a checkpoint stores. With `copied` it stays as it is while training goes on. Of several
-// ranks the first one has it; making it is a call of all.
-class CheckpointSnapshot {
- public:
-  CheckpointSnapshot(Model& model, const AdamW& optimizer, const Progress& progress,
-                     const CheckpointContext& context, const StateLayout& layout, bool copied);
-
-  // As save_checkpoint() does; from any thread.
-  void write(const std::filesystem::path& run) const;
-
- private:
-  template <class F>
-  void for_each_weight(F&& f) const;
-  template <class F>
-  void for_each_moment(F&& f) const;
-  void describe(Hdf5Writer& file) const;
-  void write_weights(const std::filesystem::path& path) const;
-  void write_moments(const std::filesystem::path& path) const;
-  void compare_files(const std::filesystem::path& folder) const;
-  i64 bytes_needed() const;
-
-  std::vector<StateEntry> parameters_;                   // of all ranks
-  std::vector<std::pair<std::string, Tensor>> buffers_;  // biases of routers
-  std::string config_json_;
-  i64 optimizer_steps_ = 0;
-  Progress progress_;
-  CheckpointContext context_;
-};
-
-// Durable and read back when it returns. Throws IoError; earlier checkpoints are then untouched. Of
-// several ranks the first one writes.
+// Durable and read back when it returns. Throws IoError; earlier checkpoints are then untouched. A
+// call of all ranks, which see `run` on the same disk, and throw together.
 void save_checkpoint(const std::filesystem::path& run, Model& model, const AdamW& optimizer,
                      const Progress& progress, const CheckpointContext& context,
                      const StateLayout& layout = {});
 
 // Fills model and optimizer. Throws CheckpointError that names file and tensor where anything is
-// damaged, missing, surplus or of another shape.
-// Each rank reads what it has.
+// damaged, missing, surplus or of another shape. Each rank reads what it has, whichever ranks wrote
+// it.
 Progress load_checkpoint(const std::filesystem::path& checkpoint, Model& model, AdamW& optimizer,
                          const StateLayout& layout = {});
 
@@ -90,8 +62,8 @@ struct ModelFile {
 };
 
 // What `path` stands for: a checkpoint, a run (its newest whole checkpoint) or a model.h5 that has
-// its MANIFEST beside it. Throws ConfigError when there is none, CheckpointError when it is
-// damaged.
+// its MANIFEST, and its shards, beside it. Throws ConfigError when there is none, CheckpointError
+// when it is damaged.
 ModelFile find_model_file(const std::filesystem::path& path);
 
 // The weights alone; updates of low rank are merged into them, with one rounding.

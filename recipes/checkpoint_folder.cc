@@ -11,7 +11,6 @@
 
 #include "quern/autograd/error.h"
 #include "quern/data/atomic_file.h"
-#include "quern/data/manifest.h"
 
 namespace quern {
 namespace {
@@ -108,32 +107,16 @@ void put_in_place(const fs::path& made, const fs::path& target) {
   }
 }
 
-// The bytes in place are those that were hashed, also when they come from the disk itself.
-void verify_published(const fs::path& target, const Manifest& manifest) {
-  for (const ManifestEntry& file : manifest.files) drop_from_cache(target / file.name);
-  drop_from_cache(target / kManifestName);
-  if (verify_folder(target).files == manifest.files) return;
-  throw IoError({.file = target.string(), .what = "does not read back as it was written"});
-}
-
-// What went wrong with files just written is the disk's doing.
-template <class F>
-void as_io_error(F&& f) {
-  try {
-    f();
-  } catch (const DataError& error) {
-    throw IoError(error.facts());
-  } catch (const IntegrityError& error) {
-    throw IoError(error.facts());
-  }
-}
-
 }  // namespace
 
 fs::path checkpoint_path(const fs::path& run, i64 step) {
   char name[32];
   std::snprintf(name, sizeof name, "step-%06lld", static_cast<long long>(step));
   return run / "checkpoints" / name;
+}
+
+fs::path pending_path(const fs::path& run, i64 step) {
+  return checkpoint_path(run, step).string() + kTemporary;
 }
 
 i64 step_of(const fs::path& checkpoint) {
@@ -188,40 +171,42 @@ void warn_of_skipped(const std::vector<SkippedCheckpoint>& skipped) {
   }
 }
 
-void publish_checkpoint(const fs::path& run, i64 step, i64 bytes,
-                        const std::vector<std::string>& files,
-                        const std::function<void(const fs::path&)>& fill) {
-  const fs::path target = checkpoint_path(run, step), folder = target.parent_path();
-  const fs::path made = target.string() + kTemporary;
+PendingCheckpoint::PendingCheckpoint(fs::path run, i64 step, i64 bytes)
+    : run_(std::move(run)), step_(step) {
+  const fs::path made = pending_path(run_, step_);
   std::error_code error;
-  fs::create_directories(folder, error);
-  check(folder, "cannot be made", error);
-  require_room(folder, bytes);
+  fs::create_directories(made.parent_path(), error);
+  check(made.parent_path(), "cannot be made", error);
+  require_room(made.parent_path(), bytes);
   fs::remove_all(made, error);
   check(made, "cannot be deleted", error);
   fs::create_directory(made, error);
   check(made, "cannot be made", error);
-  as_io_error([&] {
-    try {
-      fill(made);
-      const Manifest manifest = hash_files(made, files);
-      write_manifest(made, manifest);
-      sync_folder(made);
-      verify_folder(made);
-      const bool same = fault_of(target).empty() && read_manifest(target).files == manifest.files;
-      if (same) {
-        remove_whole(made);
-      } else {
-        put_in_place(made, target);
-      }
-      sync_folder(folder);
-      verify_published(target, manifest);
-    } catch (...) {
-      remove_whole(made);
-      throw;
-    }
-    write_file_atomically(folder / "latest", target.filename().string() + "\n");
-  });
+}
+
+PendingCheckpoint::~PendingCheckpoint() { remove_whole(pending_path(run_, step_)); }
+
+void PendingCheckpoint::publish(const Manifest& manifest) {
+  const fs::path made = pending_path(run_, step_), target = checkpoint_path(run_, step_);
+  write_manifest(made, manifest);
+  sync_folder(made);
+  drop_from_cache(made / kManifestName);
+  if (read_manifest(made).files != manifest.files) {
+    throw IoError({.file = made.string(), .what = "does not read back as it was written"});
+  }
+  const bool same = fault_of(target).empty() && read_manifest(target).files == manifest.files;
+  if (!same) put_in_place(made, target);
+  sync_folder(target.parent_path());
+  write_file_atomically(target.parent_path() / "latest", target.filename().string() + "\n");
+}
+
+Manifest seal_files(const fs::path& folder, const std::vector<std::string>& names) {
+  Manifest manifest = hash_files(folder, names);
+  for (const std::string& name : names) {
+    drop_from_cache(folder / name);
+    verify_file(manifest, folder / name);
+  }
+  return manifest;
 }
 
 void prune_checkpoints(const fs::path& run, i64 newest, Retention& retention) {

@@ -9,13 +9,13 @@
 #pragma once
 
 #include <filesystem>
-#include <functional>
 #include <optional>
 #include <set>
 #include <string>
 #include <vector>
 
 #include "quern/autograd/kernels/types.h"
+#include "quern/data/manifest.h"
 
 namespace quern {
 
@@ -45,13 +45,34 @@ std::optional<VerifiedCheckpoint> newest_checkpoint(const std::filesystem::path&
 // One line for each on stderr.
 void warn_of_skipped(const std::vector<SkippedCheckpoint>& skipped);
 
-// Makes the checkpoint of a step: `fill` writes `files` into the folder it is given; they are
-// hashed, made durable, read back, and get their name at once. `bytes` is what they need at most,
-// looked for before anything is written. A whole checkpoint of the step with the same bytes stays
-// as it is. Throws IoError; whatever was there before is then untouched, or the new one is whole.
-void publish_checkpoint(const std::filesystem::path& run, i64 step, i64 bytes,
-                        const std::vector<std::string>& files,
-                        const std::function<void(const std::filesystem::path&)>& fill);
+// Where the files of a checkpoint are written before it has its name.
+std::filesystem::path pending_path(const std::filesystem::path& run, i64 step);
+
+// A checkpoint on its way to its name: a folder at pending_path(), to be filled by one process or
+// several. Dropped unpublished, it takes the folder along and leaves all else as it was.
+class PendingCheckpoint {
+ public:
+  // Makes the folder, empty. `bytes` is what its files need at most, looked for beforehand. Throws
+  // IoError.
+  PendingCheckpoint(std::filesystem::path run, i64 step, i64 bytes);
+  ~PendingCheckpoint();
+  PendingCheckpoint(const PendingCheckpoint&) = delete;
+  PendingCheckpoint& operator=(const PendingCheckpoint&) = delete;
+
+  // Gives the folder its name at once, durably; `manifest` is of the files in it. A whole
+  // checkpoint of the step with the same files stays as it is. Throws IoError or IntegrityError;
+  // whatever was there before is then untouched, or the new one is whole.
+  void publish(const Manifest& manifest);
+
+ private:
+  std::filesystem::path run_;
+  i64 step_;
+};
+
+// The hashes of durable files in a folder that have just been written, each read twice, at last
+// from the disk as far as the system allows. Throws IntegrityError where that differs, and as
+// hash_files() does.
+Manifest seal_files(const std::filesystem::path& folder, const std::vector<std::string>& names);
 
 // What stays of the checkpoints up to the newest.
 struct Retention {

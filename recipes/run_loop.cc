@@ -319,6 +319,7 @@ void Run::save(bool must) {
 // The same disk may refuse the log too; stderr has it already.
 void Run::not_saved(i64 step, const std::string& what) {
   line_.finish();
+  if (!leads_) return;
   std::fprintf(stderr, "quern: warning: step %lld is not saved, training goes on: %s\n",
                static_cast<long long>(step), what.c_str());
   try {

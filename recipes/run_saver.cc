@@ -1,11 +1,10 @@
 // SPDX-License-Identifier: MIT
 #include "quern/recipes/internal/run_saver.h"
 
-#include <chrono>
 #include <memory>
+#include <utility>
 
 #include "quern/data/atomic_file.h"
-#include "quern/recipes/checkpoint.h"
 
 namespace quern {
 
@@ -22,8 +21,8 @@ RunSaver::RunSaver(std::filesystem::path run, const Recipe& recipe, std::string 
 
 bool RunSaver::has(i64 step) {
   finish(false);  // where that fails, the step is not saved
-  if (ranks_.any(step != taken_step_)) return false;
-  if (ranks_.rank() == 0) prune();
+  if (step != taken_step_) return false;
+  prune();
   return true;
 }
 
@@ -32,38 +31,35 @@ void RunSaver::save(Trainer& trainer, bool must) {
   auto state = std::make_shared<const CheckpointSnapshot>(
       trainer.model(), trainer.optimizer(), trainer.progress(),
       CheckpointContext{to_text(recipe_), tokenizer_sha256_}, trainer.layout(), behind);
-  under_way_ = taken_step_ = trainer.progress().step;
-  if (ranks_.rank() != 0) return;
-  done_ = std::async(behind ? std::launch::async : std::launch::deferred, [state, run = run_] {
-    sync_file(run / "metrics.jsonl");
-    state->write(run);
-  });
+  taken_step_ = trainer.progress().step;
+  under_way_.emplace(std::move(state), run_, ranks_, behind,
+                     [run = run_] { sync_file(run / "metrics.jsonl"); });
   if (!behind) finish(must);
 }
 
 void RunSaver::look() {
-  const auto now = std::chrono::seconds(0);
-  if (done_.valid() && done_.wait_for(now) == std::future_status::ready) finish(false);
+  if (under_way_ && under_way_->is_over()) finish(false);
 }
 
 void RunSaver::finish(bool must) {
-  if (!done_.valid()) return;
-  try {
-    done_.get();
-  } catch (const IoError& error) {
-    taken_step_ = -1;
-    ErrorFacts facts = error.facts();
-    const std::string there = saved_step_ < 0 ? "nothing is saved yet"
-                                              : "step " + std::to_string(saved_step_) + " is saved";
-    facts.hint += (facts.hint.empty() ? "" : "; ") + there;
-    if (must || recipe_.train.on_save_error == "halt") throw IoError(facts);
-    return calls_.not_saved(under_way_, sentence(facts));
+  if (!under_way_) return;
+  const std::optional<ErrorFacts> fault = under_way_->finish();
+  under_way_.reset();
+  if (!fault) {
+    saved_step_ = taken_step_;
+    return prune();
   }
-  saved_step_ = under_way_;
-  prune();
+  const i64 step = std::exchange(taken_step_, -1);
+  ErrorFacts facts = *fault;
+  const std::string there = saved_step_ < 0 ? "nothing is saved yet"
+                                            : "step " + std::to_string(saved_step_) + " is saved";
+  facts.hint += (facts.hint.empty() ? "" : "; ") + there;
+  if (must || recipe_.train.on_save_error == "halt") throw IoError(facts);
+  calls_.not_saved(step, sentence(facts));
 }
 
 void RunSaver::prune() {
+  if (ranks_.rank() != 0) return;
   retention_.best = calls_.best();
   prune_checkpoints(run_, saved_step_, retention_);
 }

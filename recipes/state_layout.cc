@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <map>
+#include <optional>
 
 #include "quern/recipes/internal/global_order.h"
 
@@ -11,16 +12,33 @@ namespace {
 
 bool is_spread(const Parameter& p) { return p.kind == ParamKind::routed_expert; }
 
-// A tensor of one rank of the world, for the first one: its own, or a copy of the other's.
-Tensor bring(const Communicator& world, int from, const Tensor& here, const Shape& shape,
-             DType dtype) {
-  if (world.alone() || from == 0) return here;
-  const bool sends = world.rank() == from, takes = world.rank() == 0;
-  if (!sends && !takes) return {};
-  const Tensor taken = takes ? Tensor::empty(shape, dtype) : Tensor();
-  world.send(sends ? here.bytes() : std::span<std::byte>(), from, 0,
-             takes ? taken.bytes() : std::span<std::byte>());
-  return taken;
+// The ranks of the world that have a tensor: first, first + step, ...
+struct Holders {
+  int first = 0, step = 1;
+
+  bool several(int ranks) const { return first + step < ranks; }
+};
+
+struct Held {
+  StateTensor& tensor;
+  Holders holders;
+};
+
+void choose_writers(std::span<const Held> all, const Communicator& world) {
+  std::vector<i64> bytes(static_cast<size_t>(world.size()), 0);
+  for (const bool several : {false, true}) {
+    for (const auto& [tensor, holders] : all) {
+      if (holders.several(world.size()) != several) continue;
+      tensor.writer = holders.first;
+      for (int r = holders.first; r < world.size(); r += holders.step) {
+        if (bytes[size_t(r)] < bytes[size_t(tensor.writer)]) tensor.writer = r;
+      }
+      bytes[size_t(tensor.writer)] += tensor.bytes();
+    }
+  }
+  for (const Held& held : all) {
+    if (held.tensor.writer != world.rank()) held.tensor.here = {};
+  }
 }
 
 // One of this rank's parameters, and where its twin on the rank `ep_rank` of each group is.
@@ -69,6 +87,25 @@ std::string name_at(const Place& place, const std::vector<Parameter*>& here, con
   return is_spread(p) ? with_expert(p.name, (place.ep_rank - ep.rank()) * experts) : p.name;
 }
 
+// Of a parameter that is trained; its moments may be on other ranks.
+struct Moments {
+  std::optional<int> owner;  // in the group that has the parameter; nothing: all of it
+  Tensor m, v;
+};
+
+std::map<const Parameter*, Moments> moments_of(const AdamW& optimizer, const StateLayout& layout) {
+  std::map<const Parameter*, Moments> all;
+  for (size_t i = 0; i < layout.trained.size(); ++i) {
+    Moments& kept = all[layout.trained[i]];
+    if (!layout.owners.empty()) kept.owner = layout.owners[i];
+  }
+  optimizer.visit([&](const Parameter& p, const Tensor& m, const Tensor& v) {
+    all[&p].m = m;
+    all[&p].v = v;
+  });
+  return all;
+}
+
 }  // namespace
 
 StateLayout::StateLayout(const ParallelGroups& g, std::vector<Parameter*> t, bool shard)
@@ -112,38 +149,41 @@ std::vector<std::string> all_names(const std::vector<Parameter*>& here, const Co
   return names;
 }
 
-std::vector<StateEntry> gather_state(Model& model, const AdamW& optimizer,
-                                     const StateLayout& layout) {
+RunState state_of(Model& model, const AdamW& optimizer, const StateLayout& layout) {
   const ParallelGroups& g = layout.groups;
   std::vector<Parameter*> here;
   model.visit([&](Parameter& p) { here.push_back(&p); });
-  std::map<const Parameter*, std::pair<Tensor, Tensor>> moments;
-  optimizer.visit([&](const Parameter& p, const Tensor& m, const Tensor& v) {
-    moments[&p] = {m, v};
-  });
-  std::map<const Parameter*, int> owner;
-  for (size_t i = 0; i < layout.owners.size(); ++i) owner[layout.trained[i]] = layout.owners[i];
+  const auto moments = moments_of(optimizer, layout);
   const i64 experts = experts_here(here);
-  const bool leads = g.world.rank() == 0;
-  std::vector<StateEntry> state;
+  RunState state;
+  std::vector<Holders> of_weights, of_moments;
   for (const Place& place : places_of(here, g.ep)) {
     const Parameter& p = *here[place.index];
-    const bool spread = is_spread(p), mine = !spread || place.ep_rank == g.ep.rank();
-    const int home = spread ? place.ep_rank : 0;  // in the world, of the value
-    const int step = spread ? int(g.ep.size()) : 1;
-    const int keeper = owner.contains(&p) ? owner[&p] * step + home : home;  // of the moments
-    StateEntry entry{leads ? name_at(place, here, g.ep, experts) : "", {}, {}, {}};
-    const Shape& shape = p.value.shape();
-    entry.value = bring(g.world, home, mine ? p.value : Tensor(), shape, p.value.dtype());
-    const bool trained = p.trainable;
-    if (trained) {
-      const auto [m, v] = moments.contains(&p) ? moments[&p] : std::pair<Tensor, Tensor>();
-      const DType dtype = optimizer.moment_type(p);
-      entry.m = bring(g.world, keeper, mine ? m : Tensor(), shape, dtype);
-      entry.v = bring(g.world, keeper, mine ? v : Tensor(), shape, dtype);
-    }
-    if (leads) state.push_back(std::move(entry));
+    const std::string name = name_at(place, here, g.ep, experts);
+    const Holders holders = is_spread(p) ? Holders{place.ep_rank, g.ep.size()} : Holders{};
+    const bool mine = place.ep_rank == g.ep.rank();
+    const auto add = [&](std::vector<StateTensor>& to, const std::string& full, DType dtype,
+                         const Tensor& t) {
+      to.push_back({full, p.value.shape(), dtype, 0, mine ? t : Tensor()});
+    };
+    add(state.weights, name, p.value.dtype(), p.value);
+    of_weights.push_back(holders);
+    const auto found = moments.find(&p);
+    if (found == moments.end()) continue;
+    const Moments& kept = found->second;
+    add(state.moments, "m/" + name, optimizer.moment_type(p), kept.m);
+    add(state.moments, "v/" + name, optimizer.moment_type(p), kept.v);
+    const int owner = holders.first + kept.owner.value_or(0) * holders.step;
+    of_moments.insert(of_moments.end(), 2, kept.owner ? Holders{owner, g.world.size()} : holders);
   }
+  model.visit_buffers([&](const std::string& name, const Tensor& value) {
+    state.weights.push_back({name, value.shape(), value.dtype(), 0, value});
+    of_weights.emplace_back();
+  });
+  std::vector<Held> all;
+  for (size_t i = 0; i < of_weights.size(); ++i) all.push_back({state.weights[i], of_weights[i]});
+  for (size_t i = 0; i < of_moments.size(); ++i) all.push_back({state.moments[i], of_moments[i]});
+  choose_writers(all, g.world);
   return state;
 }
 

@@ -27,15 +27,25 @@ struct StateLayout {
   std::vector<int> owners;          // of their moments, in the group that has them; nothing: all
 };
 
-// A parameter of the model, whichever rank has it.
-struct StateEntry {
-  std::string name;
-  Tensor value, m, v;  // no moments: not trained
+// A tensor of a run's state, whichever ranks have it.
+struct StateTensor {
+  std::string name;  // a parameter's or buffer's; of its moments m/<name> and v/<name>
+  Shape shape;
+  DType dtype = DType::f32;
+  int writer = 0;  // the rank that puts it into a checkpoint
+  Tensor here;     // on that rank, a handle
+
+  i64 bytes() const { return shape.numel() * size_of(dtype); }
 };
 
-// All parameters in the order of one rank, on the first rank; nothing on the others. A call of all.
-std::vector<StateEntry> gather_state(Model& model, const AdamW& optimizer,
-                                     const StateLayout& layout);
+struct RunState {
+  std::vector<StateTensor> weights, moments;  // in the order of one rank
+};
+
+// All that a checkpoint stores, the same on every rank but for StateTensor::here, without a message
+// between them. A tensor is written by one rank that has it: what several ranks have by the one
+// with the fewest bytes so far, after those that are on one rank alone.
+RunState state_of(Model& model, const AdamW& optimizer, const StateLayout& layout);
 
 // The names of all parameters, on every rank, in that order.
 std::vector<std::string> all_names(const std::vector<Parameter*>& here, const Communicator& ep);

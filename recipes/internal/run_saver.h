@@ -4,11 +4,11 @@
 
 #include <filesystem>
 #include <functional>
-#include <future>
 #include <optional>
 #include <string>
 
 #include "quern/recipes/checkpoint_folder.h"
+#include "quern/recipes/internal/checkpoint_save.h"
 #include "quern/recipes/trainer.h"
 
 namespace quern {
@@ -17,11 +17,11 @@ namespace quern {
 struct RunSaverCalls {
   // A checkpoint could not be written, and training goes on.
   std::function<void(i64 step, const std::string& what)> not_saved;
-  // The saved step that stays whatever its age.
+  // The saved step that stays whatever its age; asked of the first rank.
   std::function<std::optional<i64>()> best;
 };
 
-// Of several ranks the first one writes; the calls of save() are made by all.
+// All calls are calls of all ranks, and come to the same on each.
 class RunSaver {
  public:
   RunSaver(std::filesystem::path run, const Recipe& recipe, std::string tokenizer_sha256,
@@ -50,10 +50,9 @@ class RunSaver {
   Communicator ranks_;
   RunSaverCalls calls_;
   Retention retention_;
-  i64 saved_step_ = -1;     // is on the disk
-  i64 taken_step_ = -1;     // is on the disk, or on its way there
-  i64 under_way_ = 0;       // the step that `done_` is about
-  std::future<void> done_;  // waits in its destructor
+  i64 saved_step_ = -1;                      // is on the disk
+  i64 taken_step_ = -1;                      // is on the disk, or on its way there
+  std::optional<CheckpointSave> under_way_;  // of taken_step_
 };
 
 }  // namespace quern

@@ -276,10 +276,12 @@ std::string difference(const fs::path& run, const fs::path& reference) {
   if (ours.rbegin()->first != theirs.rbegin()->first) {
     return "the last checkpoint is of step " + std::to_string(ours.rbegin()->first);
   }
-  for (const char* file : {"model.h5", "optimizer.h5"}) {
-    const std::string wanted = bytes_of(theirs.rbegin()->second / file);
+  // Of several ranks there are shards.
+  for (const auto& entry : fs::directory_iterator(theirs.rbegin()->second)) {
+    const fs::path file = entry.path().filename();
+    const std::string wanted = bytes_of(entry.path());
     if (wanted.empty() || bytes_of(ours.rbegin()->second / file) != wanted) {
-      return std::string(file) + " of the last step differs from the uninterrupted run's";
+      return file.string() + " of the last step differs from the uninterrupted run's";
     }
   }
   return "";

@@ -16,10 +16,11 @@ class CheckpointFolder : public ::testing::Test {
  protected:
   // A checkpoint of two small files, `a` and `b`.
   void publish(i64 step, const std::string& text = "text", i64 bytes = 100) {
-    publish_checkpoint(run_, step, bytes, {"b", "a"}, [&](const fs::path& folder) {
-      std::ofstream(folder / "a") << text;
-      std::ofstream(folder / "b") << "b of step " << step;
-    });
+    PendingCheckpoint pending(run_, step, bytes);
+    const fs::path folder = pending_path(run_, step);
+    std::ofstream(folder / "a") << text;
+    std::ofstream(folder / "b") << "b of step " << step;
+    pending.publish(seal_files(folder, {"b", "a"}));
   }
   fs::path at(i64 step) const { return checkpoint_path(run_, step); }
   void damage(i64 step) { std::ofstream(at(step) / "a") << "damaged"; }
@@ -55,14 +56,12 @@ TEST_F(CheckpointFolder, PublishesWholeFolders) {
 
 TEST_F(CheckpointFolder, WhatFailsLeavesNothingAndHarmsNothing) {
   publish(7);
-  EXPECT_THROW(publish_checkpoint(run_, 8, 1, {"a"},
-                                  [](const fs::path& folder) {
-                                    std::ofstream(folder / "a") << "half";
-                                    throw IoError({.what = "disk full"});
-                                  }),
-               IoError);
-  // A file that was promised and not written.
-  EXPECT_THROW(publish_checkpoint(run_, 8, 1, {"a"}, [](const fs::path&) {}), IoError);
+  {
+    const PendingCheckpoint dropped(run_, 8, 1);
+    std::ofstream(pending_path(run_, 8) / "a") << "half";
+    // A file that was promised and not written.
+    EXPECT_THROW(seal_files(pending_path(run_, 8), {"a", "b"}), DataError);
+  }
   EXPECT_EQ(entries(), (std::set<std::string>{"latest", "step-000007"}));
   EXPECT_EQ(newest_checkpoint(run_)->folder, at(7));
 }

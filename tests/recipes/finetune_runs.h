@@ -14,6 +14,7 @@
 #include "quern/recipes/metrics.h"
 #include "quern/recipes/run.h"
 #include "tests/recipes/run_fixture.h"
+#include "tests/recipes/same_tensors.h"
 
 namespace quern::testing {
 
@@ -92,11 +93,14 @@ inline void train_in_pieces(const Recipe& recipe, const std::filesystem::path& r
   EXPECT_GT(pieces, 2);
 }
 
-// Of two finished runs: the newest checkpoints, to the byte, and the logs, but for times.
+// Of two finished runs: the newest checkpoints, to the byte, or where ranks have written shards,
+// tensor by tensor; and the logs, but for times.
 inline void expect_same_end(const std::filesystem::path& a, const std::filesystem::path& b) {
   const auto last = list_checkpoints(a).back();
   ASSERT_EQ(last.filename(), list_checkpoints(b).back().filename());
-  expect_same_checkpoint(last, list_checkpoints(b).back());
+  const auto other = list_checkpoints(b).back();
+  const bool shards = !Hdf5Reader(other / "model.h5").shards().empty();
+  shards ? expect_same_tensors(last, other) : expect_same_checkpoint(last, other);
   expect_steps_once(b, step_of(last));
   const RunHistory x = read_metrics(a / "metrics.jsonl"), y = read_metrics(b / "metrics.jsonl");
   ASSERT_EQ(x.evals.size(), y.evals.size());

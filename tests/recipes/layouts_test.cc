@@ -5,47 +5,20 @@
 #include <map>
 
 #include "quern/data/atomic_file.h"
-#include "quern/data/hdf5_file.h"
 #include "quern/recipes/evaluate.h"
 #include "quern/recipes/metrics.h"
 #include "quern/recipes/run.h"
 #include "quern/recipes/trainer.h"
-#include "tests/recipes/run_fixture.h"
-#include "tests/support/ranks.h"
+#include "tests/recipes/layouts_fixture.h"
 
 namespace quern {
 namespace {
 
 namespace fs = std::filesystem;
-using testing::tiny_recipe;
+using testing::expect_same_tensors;
+using testing::Layouts;
+using testing::same_bytes;
 using testing::world;
-
-// The first rank's folder, for all.
-class Layouts : public ::testing::Test {
- protected:
-  void SetUp() override {
-    set_num_threads(1);
-    if (world().rank() == 0) testing::prepare_corpus(dir_, "corpus");
-    shared_ = world().broadcast((dir_ / "").string(), 0);
-    recipe_ = tiny_recipe(dir_);
-    recipe_.data.train[0].path = shared_ / "corpus/train.h5";
-    recipe_.data.validation = {shared_ / "corpus/validation.h5"};
-    recipe_.data.tokenizer = shared_ / "corpus/tokenizer.json";
-    recipe_.train.threads = 1;
-    recipe_.train.batch_sequences = 16;
-    recipe_.train.lanes = 4;
-  }
-  void TearDown() override { world().barrier(); }
-
-  TempDir dir_;
-  fs::path shared_;
-  Recipe recipe_;
-};
-
-bool same_bits(const Tensor& a, const Tensor& b) {
-  const auto x = a.bytes(), y = b.bytes();
-  return std::equal(x.begin(), x.end(), y.begin(), y.end());
-}
 
 // Some steps on one rank and on all, compared number by number.
 void compare(const Recipe& recipe) {
@@ -73,12 +46,12 @@ void compare(const Recipe& recipe) {
   });
   alone.model().visit_tensors([&](const std::string& n, const Tensor& t) { values[n] = t; });
   shared.model().visit([&](Parameter& p) {
-    EXPECT_TRUE(same_bits(gradients.at(p.name), p.grad)) << p.name << " gradient";
+    EXPECT_TRUE(same_bytes(gradients.at(p.name), p.grad)) << p.name << " gradient";
     experts_here += p.kind == ParamKind::routed_expert;
   });
   EXPECT_EQ(experts_here * recipe.distributed.ep_size, experts);
   shared.model().visit_tensors([&](const std::string& name, const Tensor& t) {
-    EXPECT_TRUE(same_bits(values.at(name), t)) << name;
+    EXPECT_TRUE(same_bytes(values.at(name), t)) << name;
   });
 }
 
@@ -198,7 +171,7 @@ TEST_F(Layouts, AnEvaluationIsSharedAndComesToTheSame) {
   }
 }
 
-// Whole runs: the folder that all ranks leave is that of one.
+// Whole runs: what all ranks leave is what one does.
 TEST_F(Layouts, ARunHasTheCheckpointsOfOneRank) {
   recipe_.train.steps = 20;
   recipe_.train.checkpoint_every = 10;
@@ -212,8 +185,8 @@ TEST_F(Layouts, ARunHasTheCheckpointsOfOneRank) {
   ASSERT_EQ(train_run(recipe_, shared_ / "shared", {}, world()), ExitCode::kDone);
   if (world().rank() != 0) return;
   for (const i64 step : {10, 20}) {
-    testing::expect_same_checkpoint(checkpoint_path(shared_ / "alone", step),
-                                    checkpoint_path(shared_ / "shared", step));
+    expect_same_tensors(checkpoint_path(shared_ / "alone", step),
+                        checkpoint_path(shared_ / "shared", step));
   }
   testing::expect_steps_once(shared_ / "shared", 20);
   const RunHistory one = read_metrics(shared_ / "alone/metrics.jsonl");
@@ -224,17 +197,6 @@ TEST_F(Layouts, ARunHasTheCheckpointsOfOneRank) {
   }
   ASSERT_EQ(one.samples.size(), all.samples.size());
   EXPECT_EQ(one.samples.back().text, all.samples.back().text);
-}
-
-// The stored numbers; the recipe beside them says how the ranks were laid out.
-void expect_same_tensors(const fs::path& a, const fs::path& b) {
-  for (const char* file : {"model.h5", "optimizer.h5"}) {
-    const Hdf5Reader x(a / file), y(b / file);
-    ASSERT_EQ(x.names(), y.names());
-    for (const std::string& name : x.names()) {
-      EXPECT_TRUE(same_bits(x.read(name), y.read(name))) << name;
-    }
-  }
 }
 
 // From one rank to all, laid out in each way, and back to one.
@@ -267,33 +229,6 @@ TEST_F(Layouts, ARunGoesOnWithOtherRanks) {
       expect_same_tensors(checkpoint_path(whole, 20), checkpoint_path(back, 20));
     }
   }
-}
-
-// One rank's checkpoint is saved again by all, with no step between.
-void save_again(Recipe recipe, const fs::path& folder) {
-  Trainer alone(recipe, make_sampler(recipe));
-  for (int step = 0; step < 3; ++step) alone.step(alone.batch_of(step));
-  const fs::path one = folder / "one";
-  if (world().rank() == 0) {
-    save_checkpoint(one, alone.model(), alone.optimizer(), alone.progress(), {});
-  }
-  world().barrier();
-  for (int ep = 1; ep <= world().size(); ep *= 2) {
-    recipe.distributed = {.ep_size = ep, .shard_optimizer = ep != 2};
-    Trainer shared(recipe, make_sampler(recipe), {}, ParallelGroups(world(), ep));
-    shared.restore(checkpoint_path(one, 3));
-    const fs::path all = folder / ("all_" + std::to_string(ep));
-    save_checkpoint(all, shared.model(), shared.optimizer(), shared.progress(), {},
-                    shared.layout());
-    if (world().rank() != 0) continue;
-    testing::expect_same_checkpoint(checkpoint_path(one, 3), checkpoint_path(all, 3));
-  }
-}
-
-TEST_F(Layouts, SavingChangesNothing) {
-  save_again(recipe_, shared_ / "fp32");
-  recipe_.optim.moments_dtype = "bf16";
-  save_again(recipe_, shared_ / "bf16");
 }
 
 }  // namespace

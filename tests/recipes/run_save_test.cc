@@ -1,10 +1,8 @@
 // SPDX-License-Identifier: MIT
 // What runs keep of their checkpoints, and what they do where one is damaged or cannot be written.
 #include <gtest/gtest.h>
-#include <sys/resource.h>
 
 #include <algorithm>
-#include <csignal>
 #include <fstream>
 
 #include "quern/data/hdf5_file.h"
@@ -12,6 +10,7 @@
 #include "quern/recipes/metrics.h"
 #include "quern/recipes/run.h"
 #include "tests/recipes/run_fixture.h"
+#include "tests/support/file_size_limit.h"
 
 namespace quern {
 namespace {
@@ -21,26 +20,8 @@ using testing::bytes_of;
 using testing::count_events;
 using testing::expect_same_checkpoint;
 using testing::expect_steps_once;
+using testing::FileSizeLimit;
 using testing::RunTest;
-
-// While alive, no file grows beyond this: writing more fails as on a full disk.
-class FileSizeLimit {
- public:
-  explicit FileSizeLimit(rlim_t bytes) {
-    before_handler_ = std::signal(SIGXFSZ, SIG_IGN);
-    getrlimit(RLIMIT_FSIZE, &before_);
-    const rlimit limit{bytes, before_.rlim_max};
-    setrlimit(RLIMIT_FSIZE, &limit);
-  }
-  ~FileSizeLimit() {
-    setrlimit(RLIMIT_FSIZE, &before_);
-    std::signal(SIGXFSZ, before_handler_);
-  }
-
- private:
-  rlimit before_{};
-  void (*before_handler_)(int);
-};
 
 TEST_F(RunTest, KeepsAsManyCheckpointsAsAsked) {
   recipe_.train.steps = 50;
