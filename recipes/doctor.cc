@@ -86,6 +86,10 @@ std::vector<Diagnosis> diagnose_processor(const std::vector<std::string>& flags,
     kernels.status = Status::warn;
     kernels.found += ", by QUERN_KERNELS=" + environment("QUERN_KERNELS");
     kernels.advice = std::string("unset QUERN_KERNELS to use ") + name_of(best);
+  } else if (const std::string refusal = tiles_refused(); !refusal.empty()) {
+    kernels.status = Status::warn;
+    kernels.found += "; the system does not grant amx: " + refusal;
+    kernels.advice = "products of bf16 would be several times as fast with it: Linux 5.16 or later";
   } else if (used == KernelSet::portable) {
     kernels.status = Status::warn;
     kernels.advice = "a processor with AVX2 or AVX-512 is several times as fast";

@@ -117,19 +117,20 @@ struct ResumeCommand {
 };
 
 void check_environment() {
+  const KernelSet best = best_kernel_set();  // before there are threads
   const char* kernels = std::getenv("QUERN_KERNELS");
   if (kernels == nullptr) return;
   const auto asked = kernel_set_named(kernels);
   if (!asked) {
     throw ConfigError({.key = "QUERN_KERNELS",
-                       .expected = "portable, avx2 or avx512",
+                       .expected = "portable, avx2, avx512, avx512_bf16 or amx",
                        .actual = kernels,
                        .hint = "without it the best one is chosen"});
   }
-  if (*asked > best_kernel_set()) {
+  if (*asked > best) {
     throw ConfigError({.key = "QUERN_KERNELS",
                        .what = "this processor cannot run these kernels",
-                       .expected = std::string("at most ") + name_of(best_kernel_set()),
+                       .expected = std::string("at most ") + name_of(best),
                        .actual = kernels,
                        .hint = "without it the best one is chosen"});
   }
@@ -154,7 +155,7 @@ int run(int argc, char** argv, const Runtime& runtime) {
   app.footer(
       "Exit codes: 0 done; 1 our fault; 2 your input; 3 environment or I/O; 4 numerical halt;\n"
       "5 integrity; 75 saved after a signal, run again.\n"
-      "QUERN_KERNELS=portable|avx2|avx512 forces a set of kernels.");
+      "QUERN_KERNELS=portable|avx2|avx512|avx512_bf16|amx forces a set of kernels.");
   PrepareCommand prepare_command;
   const Invocation invocation{argc, argv, runtime.world()};
   TrainCommand train_command{invocation};

@@ -24,8 +24,12 @@ QUERN_ALL_KERNELS(QUERN_DECLARE)
 namespace avx512_bf16 {
 QUERN_ALL_KERNELS(QUERN_DECLARE)
 }
+namespace amx {
+QUERN_ALL_KERNELS(QUERN_DECLARE)
+}
 #define QUERN_X86_CASES(function)                                          \
   if constexpr (!std::is_same_v<T, double>) {                              \
+    if (set == KernelSet::amx) return amx::function(args);                 \
     if (set == KernelSet::avx512_bf16) return avx512_bf16::function(args); \
     if (set == KernelSet::avx512) return avx512::function(args);           \
     if (set == KernelSet::avx2) return avx2::function(args);               \

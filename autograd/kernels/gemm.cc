@@ -13,15 +13,17 @@ namespace {
 // threads in number. How c is cut does not show in its bits; products of few rows alone are summed
 // otherwise.
 constexpr i64 kColumnChunk = kSliceWidth;
-constexpr i64 kGroupChunk = 2 * kSliceRows;  // rows of one group
+template <class T>
+constexpr i64 kGroupChunk = 2 * kSliceRows<T>;  // rows of one group
 
 i64 chunks(i64 n, i64 size) { return (n + size - 1) / size; }
 
+template <class T>
 i64 row_chunk(i64 m, i64 column_chunks) {
   const i64 threads = num_threads();
-  i64 pieces = chunks(m, 2 * kSliceRows);
+  i64 pieces = chunks(m, 2 * kSliceRows<T>);
   if (column_chunks < 4 * threads) pieces = rounded_up(pieces, threads);
-  const i64 size = rounded_up(chunks(m, pieces), kTileRows), smallest = 4 * kTileRows;
+  const i64 size = rounded_up(chunks(m, pieces), kTileRows<T>), smallest = 4 * kTileRows<T>;
   return size > smallest ? size : smallest;
 }
 
@@ -46,7 +48,7 @@ void gemm(const Gemm<T>& g) {
     });
     return;
   }
-  const i64 column_chunks = chunks(g.n, kColumnChunk), rows = row_chunk(g.m, column_chunks);
+  const i64 column_chunks = chunks(g.n, kColumnChunk), rows = row_chunk<T>(g.m, column_chunks);
   parallel_for(chunks(g.m, rows) * column_chunks, [&](i64 task) {
     const i64 i = task / column_chunks * rows, j = task % column_chunks * kColumnChunk;
     block_product<T>(smaller(rows, g.m - i), smaller(kColumnChunk, g.n - j), g.k, Sum<T>(1),
@@ -65,7 +67,7 @@ void grouped_gemm(const GroupedGemm<T>& g) {
   i64 tasks = 0;
   bool all_few = true;
   for (i64 e = 0; e < g.groups; ++e) {
-    tasks += chunks(rows_of(e), kGroupChunk);
+    tasks += chunks(rows_of(e), kGroupChunk<T>);
     all_few = all_few && few(e);
   }
   const i64 columns = all_few ? dot_chunk(g.n, g.k * i64(sizeof(T))) : g.n;
@@ -73,12 +75,12 @@ void grouped_gemm(const GroupedGemm<T>& g) {
   parallel_for(tasks * pieces, [&](i64 i) {
     i64 e = 0, task = i / pieces;
     for (;; ++e) {
-      const i64 own = chunks(rows_of(e), kGroupChunk);
+      const i64 own = chunks(rows_of(e), kGroupChunk<T>);
       if (task < own) break;
       task -= own;
     }
-    const i64 begin = g.offsets[e] + task * kGroupChunk;
-    const i64 rows = smaller(kGroupChunk, g.offsets[e + 1] - begin);
+    const i64 begin = g.offsets[e] + task * kGroupChunk<T>;
+    const i64 rows = smaller(kGroupChunk<T>, g.offsets[e + 1] - begin);
     const Matrix<T> a = Matrix<T>{g.a, g.k, g.a_rows}.at(begin, 0);
     const T* const b = g.b + e * g.n * g.k;
     Sum<T>* const c = g.c + begin * g.n;
@@ -95,11 +97,11 @@ void grouped_gemm(const GroupedGemm<T>& g) {
 
 template <class T>
 void grouped_gemm_trans_a(const GroupedGemmTransA<T>& g) {
-  const i64 row_chunks = chunks(g.m, kGroupChunk);
+  const i64 row_chunks = chunks(g.m, kGroupChunk<T>);
   parallel_for(g.groups * row_chunks, [&](i64 task) {
-    const i64 e = task / row_chunks, i = task % row_chunks * kGroupChunk;
+    const i64 e = task / row_chunks, i = task % row_chunks * kGroupChunk<T>;
     const i64 begin = g.offsets[e], rows = g.offsets[e + 1] - begin;
-    block_product<T>(smaller(kGroupChunk, g.m - i), g.n, rows, Sum<T>(1),
+    block_product<T>(smaller(kGroupChunk<T>, g.m - i), g.n, rows, Sum<T>(1),
                      Matrix<T>{g.a, g.m, g.a_rows}.at(begin, i), true,
                      Matrix<T>{g.b, g.n, g.b_rows}.at(begin, 0), false, g.c + (e * g.m + i) * g.n,
                      g.n, g.accumulate);

@@ -1,6 +1,6 @@
 #!/bin/sh
 # Two training steps of the quern program, once with the portable kernels and once otherwise:
-#   kernel_sets.sh QUERN TEXT avx2|avx512|avx512_bf16    with other kernels: losses agree to 1e-4
+#   kernel_sets.sh QUERN TEXT avx2|avx512|avx512_bf16|amx    with other kernels: losses agree to 1e-4
 #   kernel_sets.sh QUERN TEXT qemu64         on an emulated baseline x86-64: the same losses
 # Exits with 77, which skips the test, where this machine cannot do that.
 # SPDX-License-Identifier: MIT
@@ -52,10 +52,9 @@ if [ "$other" = qemu64 ]; then
   train other qemu-x86_64 -cpu qemu64 "$quern"
   tolerance=0
 else
-  flag=$other
-  [ "$other" != avx512 ] || flag=avx512vl
-  grep -qw "$flag" /proc/cpuinfo || exit 77
-  QUERN_KERNELS=$other train other "$quern"
+  with=$(dirname "$0")/../support/with_kernels.sh
+  sh "$with" "$other" true
+  train other sh "$with" "$other" "$quern"
   tolerance=1e-4
 fi
 

@@ -11,17 +11,19 @@
 
 #include "quern/autograd/kernels/internal/tier.h"
 
+// Products of bf16 are summed in tile registers.
+#if defined(__AMX_BF16__) || defined(QUERN_EMULATE_TILES)
+#define QUERN_TILES
+#endif
+
 namespace quern::kernels::QUERN_TIER {
 
 #if defined(__AVX512F__)
 inline constexpr i64 kVectorBytes = 64;
-inline constexpr int kTileRows = 14;  // 28 registers of c, 2 of b, and a comes from memory
 #elif defined(__AVX__)
 inline constexpr i64 kVectorBytes = 32;
-inline constexpr int kTileRows = 6;
 #else
 inline constexpr i64 kVectorBytes = 16;
-inline constexpr int kTileRows = 4;
 #endif
 inline constexpr i64 kPackDepth = 16;
 
@@ -156,10 +158,21 @@ struct Panels<bf16> {
 template <class T>
 using Element = typename Panels<T>::Element;
 
+// Panels are a multiple of so many elements deep, the last of them zeros.
+template <class T>
+inline constexpr i64 kStepsTogether = 1;
+#ifdef QUERN_TILES
+template <>
+inline constexpr i64 kStepsTogether<bf16> = 16;
+#endif
+
+inline i64 smaller(i64 a, i64 b) { return a < b ? a : b; }
+inline i64 rounded_up(i64 n, i64 to) { return (n + to - 1) / to * to; }
+
 // Elements in a row of a panel for `depth` values of k.
 template <class T>
 i64 steps_of(i64 depth) {
-  return (depth + Panels<T>::kDeep - 1) / Panels<T>::kDeep;
+  return rounded_up(depth, Panels<T>::kDeep * kStepsTogether<T>) / Panels<T>::kDeep;
 }
 
 // Swaps blocks of H columns between two vectors; log2(width) rounds of it transpose a square.
@@ -207,8 +220,9 @@ void pack_rows(Matrix<T> x, i64 count, i64 depth, typename Panels<T>::Element* p
     }
     for (; k < steps; ++k) {
       for (int j = 0; j < W && part + j < Width; ++j) {
-        panel[k * Width + part + j] =
-            j < rows ? P::one(row[j] + k * P::kDeep, depth - k * P::kDeep) : E(0);
+        panel[k * Width + part + j] = j < rows && k * P::kDeep < depth
+                                          ? P::one(row[j] + k * P::kDeep, depth - k * P::kDeep)
+                                          : E(0);
       }
     }
   }
@@ -248,18 +262,22 @@ void pack_panels(Matrix<T> x, i64 count, i64 depth, bool across,
   const i64 steps = steps_of<T>(depth);
   if (across) {
     for (i64 i = 0; i < count; i += Width) {
-      pack_rows<T, Width>(x.at(i, 0), count - i < Width ? count - i : Width, depth,
-                          panels + i * steps);
+      pack_rows<T, Width>(x.at(i, 0), smaller(count - i, Width), depth, panels + i * steps);
     }
     return;
   }
   // A few k at a time, so that memory is read along its rows and each page is met once.
   for (i64 k = 0; k < depth; k += kPackDepth) {
-    const i64 some = depth - k < kPackDepth ? depth - k : kPackDepth;
+    const i64 some = smaller(depth - k, kPackDepth);
     for (i64 i = 0; i < count; i += Width) {
-      pack_columns<T, Width>(x.at(k, i), count - i < Width ? count - i : Width, some,
+      pack_columns<T, Width>(x.at(k, i), smaller(count - i, Width), some,
                              panels + i * steps + k / Panels<T>::kDeep * Width);
     }
+  }
+  const i64 packed = (depth + Panels<T>::kDeep - 1) / Panels<T>::kDeep;
+  for (i64 i = 0; i < count && packed < steps; i += Width) {
+    __builtin_memset(panels + i * steps + packed * Width, 0,
+                     size_t((steps - packed) * Width) * sizeof(typename Panels<T>::Element));
   }
 }
 
