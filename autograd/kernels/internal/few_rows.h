@@ -30,8 +30,45 @@ T sum_of_lanes(typename Simd<T>::Vector v) {
   return sum_of_halves<T, W / 2>(v, std::make_index_sequence<size_t(W)>());
 }
 
+// The same of 2 H / Lanes vectors at once, each in Lanes lanes of v[0] in the end, one after the
+// other: two vectors are halved into one, as in a transposition.
+template <class T, int Lanes, int H>
+[[gnu::always_inline]] inline void sums_of_halves(typename Simd<T>::Vector* v) {
+  constexpr auto lanes = std::make_index_sequence<size_t(Simd<T>::kWidth)>();
+  if constexpr (H >= Lanes) {
+#pragma GCC unroll 16
+    for (int i = 0; i < H / Lanes; ++i) {
+      exchange<T, H>(v[i], v[i + H / Lanes], lanes);
+      v[i] += v[i + H / Lanes];
+    }
+  } else {
+    auto other = v[0];
+    exchange<T, H>(v[0], other, lanes);
+    v[0] += other;
+  }
+  if constexpr (H > 1) sums_of_halves<T, Lanes, H / 2>(v);
+}
+
+// sums[i] = the sum of v[i]'s lanes, in that order; v is used up.
+template <class T, int N>
+[[gnu::always_inline]] inline void sums_of_lanes(typename Simd<T>::Vector* v, T* sums) {
+  constexpr int W = Simd<T>::kWidth;
+  if constexpr (N > 1 && W >= N) {
+    sums_of_halves<T, W / N, W / 2>(v);
+    if constexpr (N == W) {
+      Simd<T>::store(sums, v[0]);
+    } else {
+#pragma GCC unroll 4
+      for (int i = 0; i < N; ++i) sums[i] = v[0][i * (W / N)];
+    }
+  } else {
+    for (int i = 0; i < N; ++i) sums[i] = sum_of_lanes<T>(v[i]);
+  }
+}
+
 // c[Rows, Columns] (+)= a b^T; rows of both are contiguous along k. `next`: of b, what is read
-// after this, which is fetched meanwhile.
+// after this, which is fetched meanwhile, in the order in which it lies in memory: then the
+// processor fetches further ahead by itself.
 template <class T, int Rows, int Columns>
 void dot_tile(i64 k, const T* const* a, const T* b, i64 ldb, const T* next, Sum<T>* c, i64 ldc,
               bool accumulate) {
@@ -39,21 +76,29 @@ void dot_tile(i64 k, const T* const* a, const T* b, i64 ldb, const T* next, Sum<
   using S = Simd<Sum<T>>;
   constexpr i64 W = i64(Simd<Element<T>>::kWidth) * P::kDeep;
   typename S::Vector sum[Rows][Columns] = {};
+  const i64 next_step = ldb == k ? Columns : 1, next_column = ldb == k ? W : ldb;
   i64 x = 0;
   for (; x + W <= k; x += W) {
 #pragma GCC unroll 4
     for (int j = 0; j < Columns; ++j) {
       const auto bj = P::along(b + j * ldb + x);
-      __builtin_prefetch(next + j * ldb + x);
-#pragma GCC unroll 4
+      __builtin_prefetch(next + x * next_step + j * next_column);
+#pragma GCC unroll 16
       for (int i = 0; i < Rows; ++i) {
         sum[i][j] = P::multiply_add_each(P::along(a[i] + x), bj, sum[i][j]);
       }
     }
   }
+  Sum<T> totals[Rows][Columns];
+  if constexpr (Rows * Columns == S::kWidth) {
+    sums_of_lanes<Sum<T>, Rows * Columns>(&sum[0][0], &totals[0][0]);
+  } else {
+#pragma GCC unroll 4
+    for (int i = 0; i < Rows; ++i) sums_of_lanes<Sum<T>, Columns>(sum[i], totals[i]);
+  }
   for (int i = 0; i < Rows; ++i) {
     for (int j = 0; j < Columns; ++j) {
-      Sum<T> total = sum_of_lanes<Sum<T>>(sum[i][j]);
+      Sum<T> total = totals[i][j];
       for (i64 y = x; y < k; ++y) total += Sum<T>(a[i][y]) * Sum<T>(b[j * ldb + y]);
       Sum<T>& to = c[i * ldc + j];
       to = accumulate ? to + total : total;
@@ -64,38 +109,48 @@ void dot_tile(i64 k, const T* const* a, const T* b, i64 ldb, const T* next, Sum<
 template <class T, int Rows>
 void dot_columns(i64 n, i64 k, const T* const* a, const T* b, i64 ldb, Sum<T>* c, i64 ldc,
                  bool accumulate) {
+  constexpr int kColumns = Rows <= 4 ? 4 : 16 / Rows;
   i64 j = 0;
-  for (; j + 4 <= n; j += 4) {
+  for (; j + kColumns <= n; j += kColumns) {
     const T* const at = b + j * ldb;
-    const T* const next = j + 8 <= n ? at + 4 * ldb : at;
-    dot_tile<T, Rows, 4>(k, a, at, ldb, next, c + j, ldc, accumulate);
+    const T* const next = j + 2 * kColumns <= n ? at + kColumns * ldb : at;
+    dot_tile<T, Rows, kColumns>(k, a, at, ldb, next, c + j, ldc, accumulate);
   }
   for (; j < n; ++j) {
     dot_tile<T, Rows, 1>(k, a, b + j * ldb, ldb, b + j * ldb, c + j, ldc, accumulate);
   }
 }
 
-// c[m, n] (+)= a b^T. Of more than kFewRows, b is read once for each few, a piece of it at a time,
-// which caches hold.
+// Of `rows` of a, how many are multiplied in one reading of b: as many as registers hold sums of.
+inline i64 rows_at_once(i64 rows) {
+  if (kVectorBytes == 64 && rows >= 8) return rows >= 16 ? 16 : 8;
+  return rows < 4 ? rows : 4;
+}
+
+// c[m, n] (+)= a b^T. Where b is read more than once that is a piece of it at a time, which caches
+// hold.
 template <class T>
 void few_rows_product(i64 m, i64 n, i64 k, Matrix<T> a, const T* b, i64 ldb, Sum<T>* c, i64 ldc,
                       bool accumulate) {
-  if (m > kFewRows) {
-    for (i64 j = 0; j < n; j += kDotColumns) {
-      const i64 columns = n - j < kDotColumns ? n - j : kDotColumns;
-      for (i64 i = 0; i < m; i += kFewRows) {
-        few_rows_product<T>(m - i < kFewRows ? m - i : kFewRows, columns, k, a.at(i, 0),
-                            b + j * ldb, ldb, c + i * ldc + j, ldc, accumulate);
+  const i64 columns = m == rows_at_once(m) ? n : kDotColumns;
+  for (i64 j = 0; j < n; j += columns) {
+    const i64 some = smaller(columns, n - j);
+    for (i64 i = 0, rows; i < m; i += rows) {
+      rows = rows_at_once(m - i);
+      const T* from[16];
+      for (i64 r = 0; r < rows; ++r) from[r] = a.row(i + r);
+      const T* const piece = b + j * ldb;
+      Sum<T>* const to = c + i * ldc + j;
+      if (rows == 1) dot_columns<T, 1>(some, k, from, piece, ldb, to, ldc, accumulate);
+      if (rows == 2) dot_columns<T, 2>(some, k, from, piece, ldb, to, ldc, accumulate);
+      if (rows == 3) dot_columns<T, 3>(some, k, from, piece, ldb, to, ldc, accumulate);
+      if (rows == 4) dot_columns<T, 4>(some, k, from, piece, ldb, to, ldc, accumulate);
+      if constexpr (kVectorBytes == 64) {
+        if (rows == 8) dot_columns<T, 8>(some, k, from, piece, ldb, to, ldc, accumulate);
+        if (rows == 16) dot_columns<T, 16>(some, k, from, piece, ldb, to, ldc, accumulate);
       }
     }
-    return;
   }
-  const T* rows[kFewRows];
-  for (i64 i = 0; i < m; ++i) rows[i] = a.row(i);
-  if (m == 1) dot_columns<T, 1>(n, k, rows, b, ldb, c, ldc, accumulate);
-  if (m == 2) dot_columns<T, 2>(n, k, rows, b, ldb, c, ldc, accumulate);
-  if (m == 3) dot_columns<T, 3>(n, k, rows, b, ldb, c, ldc, accumulate);
-  if (m == 4) dot_columns<T, 4>(n, k, rows, b, ldb, c, ldc, accumulate);
 }
 
 // c[Rows, Parts vectors] = a b, over the k rows of b.
