@@ -15,13 +15,16 @@ namespace {
 constexpr i64 kColumnChunk = kSliceWidth;
 template <class T>
 constexpr i64 kGroupChunk = 2 * kSliceRows<T>;  // rows of one group
+// Tile registers multiply faster than operands are packed, so b is packed for more rows.
+template <class T>
+constexpr i64 kRowChunk = (kStepsTogether<T> > 1 ? 8 : 2) * kSliceRows<T>;
 
 i64 chunks(i64 n, i64 size) { return (n + size - 1) / size; }
 
 template <class T>
 i64 row_chunk(i64 m, i64 column_chunks) {
   const i64 threads = num_threads();
-  i64 pieces = chunks(m, 2 * kSliceRows<T>);
+  i64 pieces = chunks(m, kRowChunk<T>);
   if (column_chunks < 4 * threads) pieces = rounded_up(pieces, threads);
   const i64 size = rounded_up(chunks(m, pieces), kTileRows<T>), smallest = 4 * kTileRows<T>;
   return size > smallest ? size : smallest;

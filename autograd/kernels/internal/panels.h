@@ -11,10 +11,7 @@
 
 #include "quern/autograd/kernels/internal/tier.h"
 
-// Products of bf16 are summed in tile registers.
-#if defined(__AMX_BF16__) || defined(QUERN_EMULATE_TILES)
-#define QUERN_TILES
-#endif
+// QUERN_TILES, of the build: products of bf16 are summed in tile registers.
 
 namespace quern::kernels::QUERN_TIER {
 
