@@ -147,7 +147,8 @@ void swiglu(const Swiglu<T>& a) {
       const auto gate = row(a.gate_up + 2 * r * a.width, a.width);
       const auto up = row(a.gate_up + (2 * r + 1) * a.width, a.width);
       if (a.y_bf16) {
-        round_row(a.gate_up + 2 * r * a.width, a.kept_bf16 + 2 * r * a.width, 2 * a.width);
+        bf16* const kept = a.kept_bf16 ? a.kept_bf16 + 2 * r * a.width : nullptr;
+        if (kept) round_row(a.gate_up + 2 * r * a.width, kept, 2 * a.width);
         round_blocks<T>(a.width, a.y_bf16 + r * a.width, [&](i64 i, i64 n) {
           return gate.segment(i, n) * up.segment(i, n) / (T(1) + (-gate.segment(i, n)).exp());
         });

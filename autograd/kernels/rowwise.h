@@ -52,8 +52,8 @@ struct RmsNormBackward {
 };
 
 // y = silu(gate) * up.   gate_up: [rows, 2 * width], gate first;  y: [rows, width]
-// Where y_bf16 is not null, the result is rounded to there instead, and gate_up to kept_bf16, which
-// backward then reads.
+// Where y_bf16 is not null, the result is rounded to there instead, and gate_up to kept_bf16, if that
+// is not null, which backward then reads.
 template <class T>
 struct Swiglu {
   i64 rows, width;
