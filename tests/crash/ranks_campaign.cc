@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: MIT
-// Runs of three ranks, one of which is killed, stopped or slowed down tenfold while it computes,
-// sums, exchanges tokens or a checkpoint is being written. Killed or stopped: the job is over in
-// time, names the rank, and leaves no process; resumed, it ends with the bytes of a run that was
-// left alone. Slowed: the rank is named within twenty steps, and the job goes on unless the recipe
-// says otherwise.
+// Runs of a few ranks, one of which is killed, stopped or slowed down tenfold while it computes,
+// sums, exchanges tokens or a checkpoint is being written behind the training, at each stage of
+// that. Killed or stopped: the job is over in time, names the rank, and leaves no process; resumed,
+// it ends with the bytes of a run that was left alone. Slowed: the rank is named within twenty
+// steps, and the job goes on unless the recipe says otherwise.
 #include <signal.h>
 #include <unistd.h>
 
@@ -17,15 +17,19 @@
 namespace quern::crash {
 namespace {
 
-constexpr int kRanks = 3;
 constexpr double kTimeout = 3;    // distributed.timeout_s
 constexpr double kOver = 10;      // seconds from detection to the end of the job
 constexpr double kDoneFor = 120;  // of any run
 constexpr std::int64_t kSlowSteps = 20;
-constexpr useconds_t kRuns = 2000, kStands = 9 * kRuns;  // of a slow rank, in microseconds
+constexpr int kAttempts = 20;  // to hit a run where it is to be hit
+constexpr double kRuns =
+    0.002;  // seconds that a slow rank runs before it stands nine times as long
 
 struct Options {
   int count = 50;
+  int ranks = 3;
+  int ep_size = 0;  // of every other trial; 0: all ranks
+  double minutes = 1e9;
   unsigned seed = 1;
   std::int64_t steps = 40;
   std::int64_t every = 4;
@@ -36,16 +40,15 @@ struct Options {
 // A recipe, and the end of a run of it that nobody disturbed.
 struct Twin {
   fs::path recipe, reference;
-  double seconds = 0;  // it took
 };
 
 struct Trial {
   std::string fault;
   int ep_size = 1;
-  char phase = 'c';  // c, r, e as mpi_phases.cc has them; s: saving
+  char phase = 'c';  // c, r, e as mpi_phases.cc has them; of a save: p, b, i, n, see save_stage
   int victim = 0;
   std::string on_straggler = "warn";
-  double begin = 0;  // of the fault, as a part of the run
+  double begin = 0;  // of the fault, as a part of the steps
 };
 
 class Campaign {
@@ -57,6 +60,9 @@ class Campaign {
   int go();
 
  private:
+  std::int64_t steps_of(const Trial& t) const {
+    return t.fault == "slow" ? options_.steps * 3 / 4 : options_.steps;
+  }
   const Twin& twin(const Trial& trial);
   Trial next(const std::string& fault, int number);
   void run(const Trial& trial);
@@ -67,9 +73,10 @@ class Campaign {
   void go_on(const Trial& trial);
   void fail(const Trial& trial, const std::string& what);
   char phase_of(int rank) const;
+  char save_stage() const;
   double random(double below) { return std::uniform_real_distribution<double>(0, below)(random_); }
   std::vector<std::string> command(const std::string& recipe) const {
-    const std::string ranks = std::to_string(kRanks);
+    const std::string ranks = std::to_string(options_.ranks);
     if (fs::exists(run_ / "recipe.textproto")) return {"resume", run_, "--ranks", ranks};
     return {"train", recipe, "--run-dir", run_, "--ranks", ranks};
   }
@@ -96,8 +103,14 @@ const char* name_of(char phase) {
       return "reduction";
     case 'e':
       return "exchange";
-    case 's':
-      return "saving";
+    case 'p':
+      return "saving a part";
+    case 'b':
+      return "saving, before the index";
+    case 'i':
+      return "saving the index";
+    case 'n':
+      return "saving, the name";
     default:
       return "compute";
   }
@@ -108,31 +121,35 @@ const Twin& Campaign::twin(const Trial& trial) {
                            std::to_string(trial.ep_size) + "_" + trial.on_straggler;
   const auto found = twins_.find(name);
   if (found != twins_.end()) return found->second;
-  // To be slow takes steps that are long beside a slice of the scheduler.
+  // To be slow takes steps that are long beside a slice of the scheduler: what a slow rank does in
+  // one slice looks as fast as ever, and standing while it waits for others is no slowness.
   const bool slow = trial.fault == "slow";
-  Toy toy{.steps = slow ? options_.steps * 3 / 4 : options_.steps,
+  Toy toy{.steps = steps_of(trial),
           .checkpoint_every = options_.every,
-          .batch_sequences = 36,
+          .batch_sequences = (slow ? 48 : 12) * options_.ranks,
           .hidden_size = slow ? 256 : 64,
-          .n_routed_experts = 3};
+          .n_routed_experts = options_.ranks,
+          .more_train = "  background_save: true\n"};
   toy.more = "distributed {\n  timeout_s: " + std::to_string(int(kTimeout)) +
              "\n  ep_size: " + std::to_string(trial.ep_size) + "\n  on_straggler: \"" +
              trial.on_straggler + "\"\n}\n";
   Twin made{work_.recipe(name + ".textproto", toy), work_ / (name + "_reference")};
   // One rank with three lanes would do; that it does is for other tests.
-  Process process(
-      {"train", made.recipe, "--run-dir", made.reference, "--ranks", std::to_string(kRanks)});
+  const std::string ranks = std::to_string(options_.ranks);
+  Process process({"train", made.recipe, "--run-dir", made.reference, "--ranks", ranks});
   const Outcome outcome = process.wait(kDoneFor);
   if (outcome.code != 0) throw std::runtime_error("the run left alone: " + outcome.str());
-  made.seconds = outcome.seconds;
   return twins_[name] = made;
 }
 
 Trial Campaign::next(const std::string& fault, int number) {
-  Trial t{.fault = fault, .ep_size = number % 2 == 0 ? kRanks : 1};
-  const std::string phases = t.ep_size > 1 ? "ecrs" : "crs";
-  t.phase = phases[size_t(number / 2) % phases.size()];
-  t.victim = int(random(kRanks));
+  const int spread = options_.ep_size > 0 ? options_.ep_size : options_.ranks;
+  Trial t{.fault = fault, .ep_size = number % 2 == 0 ? spread : 1};
+  const std::string phases = t.ep_size > 1 ? "ecrs" : "crs", stages = "pbin";
+  const size_t nth = size_t(number / 2);
+  t.phase = phases[nth % phases.size()];
+  if (t.phase == 's') t.phase = stages[nth / phases.size() % stages.size()];
+  t.victim = int(random(options_.ranks));
   if (fault == "slow" && number / 2 % 2 == 1) t.on_straggler = "halt";
   t.begin = random(fault == "slow" ? 0.2 : 0.6);
   return t;
@@ -143,8 +160,30 @@ void Campaign::fail(const Trial& t, const std::string& what) {
               ", ep_size " + std::to_string(t.ep_size) + ", " + t.on_straggler + ": " + what);
 }
 
+// How far the save is that is under way: 'p', parts are written; 'b', all of them are; 'i', the
+// index is written; 'n', the checkpoint gets its name. 0 where there is none.
+char Campaign::save_stage() const {
+  fs::path last;  // of the checkpoints, named or not: what is being deleted is older
+  std::error_code ignored;
+  for (const auto& entry : fs::directory_iterator(run_ / "checkpoints", ignored)) {
+    const std::string name = entry.path().filename();
+    if (name == "latest.tmp") return 'n';
+    if (name.starts_with("step-")) last = std::max(last, entry.path());
+  }
+  if (last.extension() != ".tmp") return 0;
+  char stage = 'p';
+  int parts = 0;
+  for (const auto& entry : fs::directory_iterator(last, ignored)) {
+    const std::string name = entry.path().filename();
+    if (name.starts_with("MANIFEST")) return 'n';
+    if (name.starts_with("model.h5")) stage = 'i';
+    parts += name.ends_with(".h5") && name.find("-of-") != std::string::npos;
+  }
+  return stage == 'p' && parts == 2 * options_.ranks ? 'b' : stage;
+}
+
 char Campaign::phase_of(int rank) const {
-  if (inside_save(run_)) return 's';
+  if (const char stage = save_stage()) return stage;
   const std::string page = bytes_of(work_ / ("phases/" + std::to_string(rank)));
   return page.empty() ? 'c' : page[0];
 }
@@ -153,21 +192,25 @@ char Campaign::phase_of(int rank) const {
 // has ended before.
 bool Campaign::aim(const Trial& trial, const Process& job) {
   const double begin = seconds_now();
-  while (logged_step(run_) == 0) {
-    if (job.ended_within(0.02) || seconds_now() - begin > kDoneFor) return false;
+  const auto late = [&] { return seconds_now() - begin > kDoneFor; };
+  const std::int64_t first = 1 + std::int64_t(trial.begin * double(steps_of(trial)));
+  while (logged_step(run_) < first) {
+    if (job.ended_within(0.02) || late()) return false;
   }
   pids_ = ranks_of(run_);
-  if (pids_.size() != kRanks) return false;
-  if (job.ended_within(trial.begin * twin(trial).seconds)) return false;
+  if (int(pids_.size()) != options_.ranks) return false;
   while (phase_of(trial.victim) != trial.phase) {
-    if (job.ended_within(1e-4)) return false;
+    if (job.ended_within(1e-5) || late()) return false;
   }
-  return true;
+  // Whoever leaves after the last step is not missed.
+  return logged_step(run_) < steps_of(trial);
 }
 
 void Campaign::run(const Trial& trial) {
   const fs::path recipe = twin(trial).recipe;
-  for (bool hit = false; !hit;) {
+  bool hit = false;
+  for (int i = 0; !hit; ++i) {
+    if (i == kAttempts) return fail(trial, "is never hit there");
     fs::remove_all(run_);
     Process job(command(recipe), watched());
     hit = aim(trial, job);
@@ -198,7 +241,7 @@ void Campaign::look_at_end(const Trial& trial, const Outcome& outcome, double se
   if (seconds > limit) fail(trial, "over after " + std::to_string(seconds) + " s");
   endings_[trial.fault].push_back(seconds);
   if (outcome.code == 0) fail(trial, "went on");
-  for (int rank = 0; rank < kRanks; ++rank) {
+  for (int rank = 0; rank < options_.ranks; ++rank) {
     const bool named =
         outcome.output.find("quern: rank " + std::to_string(rank) + " on ") != std::string::npos;
     if (named == (rank == trial.victim)) continue;
@@ -231,13 +274,17 @@ void Campaign::slow_down(const Trial& trial, Process& job) {
   tally_.add("slow from " + std::string(name_of(phase_of(trial.victim))));
   const std::string culprit = "rank " + std::to_string(trial.victim) + " on ";
   const auto named = [&] { return event_step(run_, "slow rank", culprit); };
-  while (named() == 0 && logged_step(run_) <= begin + kSlowSteps && !job.ended_within(0)) {
-    for (int i = 0; i < 10; ++i) {
-      ::kill(victim, SIGSTOP);
-      usleep(kStands);
-      ::kill(victim, SIGCONT);
-      usleep(kRuns);
-    }
+  // A busy machine wakes this process late: what counts is how long the rank has run in fact.
+  double woken = seconds_now() - kRuns;
+  for (int i = 1; !job.ended_within(0); ++i) {
+    ::kill(victim, SIGSTOP);
+    const double stands = std::min(9 * (seconds_now() - woken), kTimeout / 3);
+    const bool enough = i % 10 == 0 && (named() > 0 || logged_step(run_) > begin + kSlowSteps);
+    usleep(useconds_t(1e6 * stands));
+    ::kill(victim, SIGCONT);
+    woken = seconds_now();
+    if (enough) break;
+    usleep(useconds_t(1e6 * kRuns));
   }
   const Outcome outcome = job.wait(kDoneFor);
   const std::int64_t steps = named() - begin;
@@ -248,7 +295,7 @@ void Campaign::slow_down(const Trial& trial, Process& job) {
   if (bytes_of(run_ / "report.html").find("slow rank") == std::string::npos) {
     fail(trial, "the report does not tell");
   }
-  for (int rank = 0; rank < kRanks; ++rank) {
+  for (int rank = 0; rank < options_.ranks; ++rank) {
     const std::string other = "rank " + std::to_string(rank) + " on ";
     if (rank != trial.victim && event_step(run_, "slow rank", other) > 0) {
       tally_.add("others named as slow");
@@ -267,7 +314,7 @@ void print(const std::string& what, std::vector<double> values) {
 int Campaign::go() {
   const double start = seconds_now();
   for (const std::string& fault : options_.faults) {
-    for (int i = 0; i < options_.count; ++i) {
+    for (int i = 0; i < options_.count && seconds_now() - start < 60 * options_.minutes; ++i) {
       run_ = work_ / (fault + "_" + std::to_string(i));
       run(next(fault, i));
       fs::remove_all(run_);
@@ -284,8 +331,11 @@ int Campaign::go() {
 
 int main(int argc, char** argv) {
   quern::crash::Options options;
-  CLI::App app("Kills, stops and slows down one of three ranks.");
+  CLI::App app("Kills, stops and slows down one of a few ranks.");
   app.add_option("--count", options.count, "trials of each fault")->capture_default_str();
+  app.add_option("--minutes", options.minutes, "after which no trial begins");
+  app.add_option("--ranks", options.ranks, "of a run")->capture_default_str();
+  app.add_option("--ep-size", options.ep_size, "of every other run; default: all ranks");
   app.add_option("--fault", options.faults, "kill, stop, slow; default: all");
   app.add_option("--seed", options.seed, "of the moments")->capture_default_str();
   app.add_option("--steps", options.steps, "of a run")->capture_default_str();
