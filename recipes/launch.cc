@@ -2,6 +2,9 @@
 #include "quern/recipes/launch.h"
 
 #include <signal.h>
+#ifdef __linux__
+#include <sys/prctl.h>
+#endif
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -70,6 +73,9 @@ int launch_ranks(i64 ranks, int argc, char** argv) {
   child = ::fork();
   if (child == 0) {
     ::setpgid(0, 0);  // Ctrl-C is for this process, which passes it on
+#ifdef __linux__
+    ::prctl(PR_SET_PDEATHSIG, SIGUSR1);  // and if it is killed: save and stop
+#endif
     ::execvp(pointers[0], pointers.data());
     std::fprintf(stderr, "quern: mpirun: %s (install Open MPI, or leave --ranks out)\n",
                  std::strerror(errno));
