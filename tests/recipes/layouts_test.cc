@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 
 #include <map>
+#include <optional>
 
 #include "quern/data/atomic_file.h"
 #include "quern/recipes/evaluate.h"
@@ -10,6 +11,7 @@
 #include "quern/recipes/run.h"
 #include "quern/recipes/trainer.h"
 #include "tests/recipes/layouts_fixture.h"
+#include "tests/support/file_size_limit.h"
 
 namespace quern {
 namespace {
@@ -197,6 +199,35 @@ TEST_F(Layouts, ARunHasTheCheckpointsOfOneRank) {
   }
   ASSERT_EQ(one.samples.size(), all.samples.size());
   EXPECT_EQ(one.samples.back().text, all.samples.back().text);
+}
+
+// The disk of the last rank is full.
+TEST_F(Layouts, ASaveThatFailsOnOneRankWarnsAndHarmsNothing) {
+  recipe_.train.steps = 12;
+  recipe_.train.checkpoint_every = 4;
+  recipe_.train.keep_checkpoints = 3;
+  recipe_.train.background_save = true;
+  recipe_.train.on_save_error = "warn";
+  const fs::path whole = shared_ / "whole", run = shared_ / "run";
+  ASSERT_EQ(train_run(recipe_, whole, {}, world()), ExitCode::kDone);
+  if (world().rank() == 0) testing::cut_back(whole, 4, run);
+  world().barrier();
+  {
+    std::optional<testing::FileSizeLimit> limit;
+    if (world().rank() == world().size() - 1) limit.emplace(1000);
+    EXPECT_THROW(resume_run(run, {}, world()), IoError);  // the save at the end has to succeed
+  }
+  if (world().rank() == 0) {
+    EXPECT_EQ(testing::count_events(run, "save failed"), 1);
+    EXPECT_EQ(read_metrics(run / "metrics.jsonl").steps.size(), 12u);
+    const std::vector<fs::path> left = list_checkpoints(run);
+    ASSERT_EQ(left.size(), 1u);
+    expect_same_tensors(checkpoint_path(whole, 4), left[0]);
+  }
+  ASSERT_EQ(resume_run(run, {}, world()), ExitCode::kDone);
+  if (world().rank() != 0) return;
+  expect_same_tensors(checkpoint_path(whole, 12), checkpoint_path(run, 12));
+  testing::expect_steps_once(run, 12);
 }
 
 // From one rank to all, laid out in each way, and back to one.
