@@ -26,7 +26,8 @@ volatile float sink;
 
 __attribute__((target("avx512f,avx512bf16"))) void multiply_pairs() {
   __m512 sum[kSums];
-  for (auto& s : sum) s = _mm512_set1_ps(1);
+#pragma GCC unroll 12
+  for (int s = 0; s < kSums; ++s) sum[s] = _mm512_set1_ps(1);
   const __m512bh a = (__m512bh)_mm512_set1_epi32(int(0x3f003f00 + sink)), b = a;
   for (i64 i = 0; i < kTurns; ++i) {
 #pragma GCC unroll 12
@@ -35,12 +36,14 @@ __attribute__((target("avx512f,avx512bf16"))) void multiply_pairs() {
       asm volatile("" : "+v"(sum[s]));
     }
   }
-  for (const auto& s : sum) sink = sink + 0 * _mm512_cvtss_f32(s);
+#pragma GCC unroll 12
+  for (int s = 0; s < kSums; ++s) sink = sink + 0 * _mm512_cvtss_f32(sum[s]);
 }
 
 __attribute__((target("avx512f"))) void multiply_512() {
   __m512 sum[kSums];
-  for (auto& s : sum) s = _mm512_set1_ps(1);
+#pragma GCC unroll 12
+  for (int s = 0; s < kSums; ++s) sum[s] = _mm512_set1_ps(1);
   const __m512 a = _mm512_set1_ps(0.5f + sink);
   for (i64 i = 0; i < kTurns; ++i) {
 #pragma GCC unroll 12
@@ -49,12 +52,14 @@ __attribute__((target("avx512f"))) void multiply_512() {
       asm volatile("" : "+v"(sum[s]));
     }
   }
-  for (const auto& s : sum) sink = sink + 0 * _mm512_cvtss_f32(s);
+#pragma GCC unroll 12
+  for (int s = 0; s < kSums; ++s) sink = sink + 0 * _mm512_cvtss_f32(sum[s]);
 }
 
 __attribute__((target("avx2,fma"))) void multiply_256() {
   __m256 sum[kSums];
-  for (auto& s : sum) s = _mm256_set1_ps(1);
+#pragma GCC unroll 12
+  for (int s = 0; s < kSums; ++s) sum[s] = _mm256_set1_ps(1);
   const __m256 a = _mm256_set1_ps(0.5f + sink);
   for (i64 i = 0; i < kTurns; ++i) {
 #pragma GCC unroll 12
@@ -63,7 +68,8 @@ __attribute__((target("avx2,fma"))) void multiply_256() {
       asm volatile("" : "+x"(sum[s]));
     }
   }
-  for (const auto& s : sum) sink = sink + 0 * _mm256_cvtss_f32(s);
+#pragma GCC unroll 12
+  for (int s = 0; s < kSums; ++s) sink = sink + 0 * _mm256_cvtss_f32(sum[s]);
 }
 
 constexpr i64 kTileTurns = kTurns / 16;
