@@ -6,7 +6,10 @@ set -eu
 quern=$1 text=$2
 
 work=$(mktemp -d)
-trap 'pkill -KILL -f "$work/run" || true; rm -rf "$work"' EXIT
+echo "$work/run" >"$work/pattern"
+# The numbers of the processes whose command line names the run.
+processes() { grep -l -a -s -f "$work/pattern" /proc/[0-9]*/cmdline | tr -dc '0-9\n'; }
+trap 'processes | xargs -r kill -KILL; rm -rf "$work"' EXIT
 
 cat >"$work/tiny.textproto" <<END
 model {
@@ -44,9 +47,9 @@ done
 kill -KILL $launcher
 
 tries=0
-while pgrep -f "$work/run" >/dev/null; do
+while [ -n "$(processes)" ]; do
   tries=$((tries + 1))
-  [ $tries -lt 150 ] || { echo "still there after 15 s:" >&2; pgrep -af "$work/run" >&2; exit 1; }
+  [ $tries -lt 150 ] || { echo "still there after 15 s:" $(processes) >&2; exit 1; }
   sleep 0.1
 done
 ls "$work/run/checkpoints" >&2
