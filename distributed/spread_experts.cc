@@ -215,7 +215,7 @@ Tensor SpreadExpertFfn::Journey::compute() {
   Parcel* const parcels[] = {&xs_, &ws_, &slots_};
   for_senders(parcels, [&](size_t r) {
     take(r);
-    made[r] = inward_[r].part->forward();
+    made[r] = inward_[r].part->forward(true);
     inward_[r].part->keep_x(Saved(xs_.from[r]));
   });
   xs_ = {};

@@ -4,7 +4,7 @@
 
 #include "quern/autograd/kernels/internal/block_product.h"
 #include "quern/autograd/kernels/internal/few_rows.h"
-#include "quern/autograd/kernels/parallel.h"
+#include "quern/autograd/kernels/internal/groups.h"
 
 namespace quern::kernels::QUERN_TIER {
 namespace {
@@ -13,13 +13,9 @@ namespace {
 // threads in number. How c is cut does not show in its bits; products of few rows alone are summed
 // otherwise.
 constexpr i64 kColumnChunk = kSliceWidth;
-template <class T>
-constexpr i64 kGroupChunk = 2 * kSliceRows<T>;  // rows of one group
 // Tile registers multiply faster than operands are packed, so b is packed for more rows.
 template <class T>
-constexpr i64 kRowChunk = (kStepsTogether<T> > 1 ? 8 : 2) * kSliceRows<T>;
-
-i64 chunks(i64 n, i64 size) { return (n + size - 1) / size; }
+constexpr i64 kRowChunk = (kStepsTogether<T> > 1 ? 8 : 4) * kSliceRows<T>;
 
 template <class T>
 i64 row_chunk(i64 m, i64 column_chunks) {
@@ -44,7 +40,7 @@ i64 dot_chunk(i64 n, i64 row_bytes) {
 
 template <class T>
 void gemm(const Gemm<T>& g) {
-  if ((g.m <= kFewRows || g.rows_alone) && !g.trans_a && g.trans_b) {
+  if (is_few(g.m, g.rows_alone) && !g.trans_a && g.trans_b) {
     parallel_chunks(g.n, dot_chunk(g.n, g.k * i64(sizeof(T))), [&](i64 begin, i64 end) {
       few_rows_product<T>(g.m, end - begin, g.k, Matrix<T>{g.a, g.lda}, g.b + begin * g.ldb, g.ldb,
                           g.c + begin, g.ldc, g.accumulate);
@@ -63,39 +59,28 @@ void gemm(const Gemm<T>& g) {
 
 template <class T>
 void grouped_gemm(const GroupedGemm<T>& g) {
-  const auto rows_of = [&g](i64 e) { return g.offsets[e + 1] - g.offsets[e]; };
   // By the group alone: its bits do not depend on what other groups are in the call, which for
   // experts spread over ranks are fewer.
-  const auto few = [&](i64 e) { return g.trans_b && (rows_of(e) <= kFewRows || g.rows_alone); };
-  i64 tasks = 0;
+  const auto few = [&](i64 e) {
+    return g.trans_b && is_few(g.offsets[e + 1] - g.offsets[e], g.rows_alone);
+  };
   bool all_few = true;
-  for (i64 e = 0; e < g.groups; ++e) {
-    tasks += chunks(rows_of(e), kGroupChunk<T>);
-    all_few = all_few && few(e);
-  }
+  for (i64 e = 0; e < g.groups; ++e) all_few = all_few && few(e);
   const i64 columns = all_few ? dot_chunk(g.n, g.k * i64(sizeof(T))) : g.n;
-  const i64 pieces = chunks(g.n, columns);
-  parallel_for(tasks * pieces, [&](i64 i) {
-    i64 e = 0, task = i / pieces;
-    for (;; ++e) {
-      const i64 own = chunks(rows_of(e), kGroupChunk<T>);
-      if (task < own) break;
-      task -= own;
-    }
-    const i64 begin = g.offsets[e] + task * kGroupChunk<T>;
-    const i64 rows = smaller(kGroupChunk<T>, g.offsets[e + 1] - begin);
+  const auto piece = [&](i64 e, i64 begin, i64 rows, i64 i) {
     const Matrix<T> a = Matrix<T>{g.a, g.k, g.a_rows}.at(begin, 0);
     const T* const b = g.b + e * g.n * g.k;
     Sum<T>* const c = g.c + begin * g.n;
     if (few(e)) {
-      const i64 j = i % pieces * columns;
+      const i64 j = i * columns;
       few_rows_product<T>(rows, smaller(columns, g.n - j), g.k, a, b + j * g.k, g.k, c + j, g.n,
                           g.accumulate);
       return;
     }
     block_product<T>(rows, g.n, g.k, Sum<T>(1), a, false, Matrix<T>{b, g.trans_b ? g.k : g.n},
                      g.trans_b, c, g.n, g.accumulate);
-  });
+  };
+  parallel_groups(g.groups, g.offsets, kGroupChunk<T>, chunks(g.n, columns), piece);
 }
 
 template <class T>

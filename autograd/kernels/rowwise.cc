@@ -4,81 +4,13 @@
 
 #include <math.h>
 
-#include <Eigen/Core>
-#include <cstdint>
-
-#include "quern/autograd/kernels/internal/tier.h"
+#include "quern/autograd/kernels/internal/row_blocks.h"
 #include "quern/autograd/kernels/parallel.h"
 
 namespace quern::kernels::QUERN_TIER {
 namespace {
 
 constexpr i64 kRowChunk = 32;
-
-template <class T>
-using Row = Eigen::Map<Eigen::Array<T, Eigen::Dynamic, 1>>;
-template <class T>
-using ConstRow = Eigen::Map<const Eigen::Array<T, Eigen::Dynamic, 1>>;
-
-template <class T>
-ConstRow<T> row(const T* x, i64 n) {
-  return {x, n};
-}
-template <class T>
-Row<T> row(T* x, i64 n) {
-  return {x, n};
-}
-
-// Rows whose results go to bf16 are computed a block at a time. Aligned, since Eigen takes the
-// elements before a boundary one by one, with other rounding. So are rows that do not begin at such
-// a boundary, for a row's bits shall not depend on where it lies.
-constexpr i64 kBoundary = 64;
-constexpr i64 kBlock = 256;
-template <class T>
-struct alignas(kBoundary) BlockBuffer {
-  T values[kBlock];
-};
-
-template <class T>
-void round_row(const T* __restrict x, bf16* __restrict y, i64 n) {
-  for (i64 i = 0; i < n; ++i) y[i] = bf16(float(x[i]));
-}
-
-template <class T>
-void widen_row(const bf16* __restrict x, T* __restrict y, i64 n) {
-  for (i64 i = 0; i < n; ++i) y[i] = T(float(x[i]));
-}
-
-// y[0..n) = bf16(expression(offset, count)), a block of the expression at a time.
-template <class T, class F>
-void round_blocks(i64 n, bf16* y, F&& expression) {
-  BlockBuffer<T> buffer;
-  for (i64 i = 0; i < n; i += kBlock) {
-    const i64 some = n - i < kBlock ? n - i : kBlock;
-    row(buffer.values, some) = expression(i, some);
-    round_row(buffer.values, y + i, some);
-  }
-}
-
-template <class T>
-bool is_aligned(const T* x) {
-  return reinterpret_cast<std::uintptr_t>(x) % kBoundary == 0;
-}
-
-// y[0..n) = expression(offset, count), a block of the expression at a time.
-template <class T, class F>
-void write_blocks(i64 n, T* y, F&& expression) {
-  if (is_aligned(y)) {
-    row(y, n) = expression(0, n);
-    return;
-  }
-  BlockBuffer<T> buffer;
-  for (i64 i = 0; i < n; i += kBlock) {
-    const i64 some = n - i < kBlock ? n - i : kBlock;
-    row(buffer.values, some) = expression(i, some);
-    row(y + i, some) = row(buffer.values, some);
-  }
-}
 
 }  // namespace
 
@@ -144,18 +76,12 @@ template <class T>
 void swiglu(const Swiglu<T>& a) {
   parallel_chunks(a.rows, kRowChunk, [&](i64 begin, i64 end) {
     for (i64 r = begin; r < end; ++r) {
-      const auto gate = row(a.gate_up + 2 * r * a.width, a.width);
-      const auto up = row(a.gate_up + (2 * r + 1) * a.width, a.width);
+      const T* const gate_up = a.gate_up + 2 * r * a.width;
       if (a.y_bf16) {
-        bf16* const kept = a.kept_bf16 ? a.kept_bf16 + 2 * r * a.width : nullptr;
-        if (kept) round_row(a.gate_up + 2 * r * a.width, kept, 2 * a.width);
-        round_blocks<T>(a.width, a.y_bf16 + r * a.width, [&](i64 i, i64 n) {
-          return gate.segment(i, n) * up.segment(i, n) / (T(1) + (-gate.segment(i, n)).exp());
-        });
+        if (a.kept_bf16) round_row(gate_up, a.kept_bf16 + 2 * r * a.width, 2 * a.width);
+        swiglu_row(gate_up, a.y_bf16 + r * a.width, a.width);
       } else {
-        write_blocks<T>(a.width, a.y + r * a.width, [&](i64 i, i64 n) {
-          return gate.segment(i, n) * up.segment(i, n) / (T(1) + (-gate.segment(i, n)).exp());
-        });
+        swiglu_row(gate_up, a.y + r * a.width, a.width);
       }
     }
   });
@@ -189,57 +115,6 @@ void swiglu_backward(const SwigluBackward<T>& a) {
       dgate += dy * up * sigmoid * (T(1) + gate * (T(1) - sigmoid));
       dup += dy * gate * sigmoid;
       i += n;
-    }
-  });
-}
-
-namespace {
-
-// n <= kBlock values, in the type they are computed in.
-template <class T>
-void load_block(const T* __restrict x, Sum<T>* __restrict y, i64 n) {
-  for (i64 i = 0; i < n; ++i) y[i] = Sum<T>(x[i]);
-}
-template <class T>
-void store_block(const Sum<T>* __restrict x, T* __restrict y, i64 n) {
-  for (i64 i = 0; i < n; ++i) y[i] = T(x[i]);
-}
-
-}  // namespace
-
-template <class T>
-void weighted_swiglu_backward(const WeightedSwigluBackward<T>& a) {
-  using S = Sum<T>;
-  parallel_chunks(a.tokens * a.top_k, kRowChunk, [&](i64 begin, i64 end) {
-    BlockBuffer<S> gate_in, up_in, d_in, sigmoid_out, inner_out;
-    for (i64 slot = begin; slot < end; ++slot) {
-      const i64 r = a.row_of_slot[slot];
-      if (r < 0) {
-        if (!a.add_dweight) a.dweight[slot] = 0;
-        continue;
-      }
-      const S weight = a.weight[slot];
-      S dweight = 0;
-      for (i64 column = 0; column < a.width; column += kBlock) {
-        const i64 n = a.width - column < kBlock ? a.width - column : kBlock;
-        const i64 gate_at = 2 * r * a.width + column, up_at = gate_at + a.width;
-        load_block(a.gate_up + gate_at, gate_in.values, n);
-        load_block(a.gate_up + up_at, up_in.values, n);
-        load_block(a.dinner + r * a.width + column, d_in.values, n);
-        auto gate = row(gate_in.values, n), up = row(up_in.values, n), d = row(d_in.values, n);
-        auto sigmoid = row(sigmoid_out.values, n), inner = row(inner_out.values, n);
-        sigmoid = S(1) / (S(1) + (-gate).exp());
-        inner = gate * sigmoid * up;
-        dweight += (inner * d).sum();
-        inner *= weight;
-        store_block(inner_out.values, a.inner + r * a.width + column, n);
-        d *= weight;
-        inner = d * gate * sigmoid;  // of up
-        store_block(inner_out.values, a.dgate_up + up_at, n);
-        d *= up * sigmoid * (S(1) + gate * (S(1) - sigmoid));  // of gate
-        store_block(d_in.values, a.dgate_up + gate_at, n);
-      }
-      a.dweight[slot] = a.add_dweight ? a.dweight[slot] + dweight : dweight;
     }
   });
 }
@@ -337,6 +212,5 @@ void rope(const Rope<T>& a) {
 }
 
 QUERN_ROWWISE_KERNELS(QUERN_INSTANTIATE)
-QUERN_INSTANTIATE_BF16(weighted_swiglu_backward, WeightedSwigluBackward)
 
 }  // namespace quern::kernels::QUERN_TIER

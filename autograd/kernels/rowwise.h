@@ -72,24 +72,6 @@ struct SwigluBackward {
   const bf16* kept_bf16 = nullptr;  // instead of gate_up
 };
 
-// Backward of y[t] = sum over slots k of weight[t, k] * down(swiglu(gate_up[r])), r the row of
-// (t, k), given dinner = the gradient of down's input for a weight of 1. Each row is of one slot;
-// a slot may have none (-1).
-//   inner[r] = weight * swiglu(gate_up[r])         what down's own gradient is a product with
-//   dgate_up[r] = weight * (gradient through swiglu)      dweight[t, k] = swiglu . dinner[r]
-template <class T>
-struct WeightedSwigluBackward {
-  i64 tokens, top_k, width;
-  const i32* row_of_slot;  // [tokens, top_k]
-  const T* gate_up;        // [rows, 2 * width]
-  const Sum<T>* weight;    // [tokens, top_k]
-  const Sum<T>* dinner;    // [rows, width]
-  T* inner;                // [rows, width]
-  T* dgate_up;             // [rows, 2 * width]
-  Sum<T>* dweight;         // [tokens, top_k]
-  bool add_dweight;
-};
-
 template <class T>
 struct Softmax {
   i64 rows, width;
@@ -148,8 +130,6 @@ template <class T>
 void swiglu(const Swiglu<T>& args);
 template <class T>
 void swiglu_backward(const SwigluBackward<T>& args);
-template <class T>
-void weighted_swiglu_backward(const WeightedSwigluBackward<T>& args);
 template <class T>
 void softmax(const Softmax<T>& args);
 template <class T>

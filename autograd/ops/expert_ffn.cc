@@ -12,12 +12,12 @@ Var expert_ffn(Tape& tape, const Var& x, const Var& weights, const Var& gate_up,
   expect_operands("expert_ffn", x, gate_up);
   ExpertPart part(x.value(), weights.value(), gate_up, down, std::move(offsets), map);
   const Tensor y = Tensor::empty({x.dim(0), x.dim(1)}, gate_up.dtype());
-  combine_part(part.forward(tape.rows_alone()), map.row_of_slot, weights.value(),
+  const bool keeps_outputs = keep == Keep::outputs && tape.recording();
+  combine_part(part.forward(keeps_outputs, tape.rows_alone()), map.row_of_slot, weights.value(),
                {y, false, nullptr});
   // Without outputs backward reads x again, else only the gradient of gate_up does.
   const bool reads_x = keep == Keep::inputs || gate_up.requires_grad();
   part.keep_x(reads_x ? kept_operand(x, part.x()) : Saved());
-  if (keep == Keep::inputs) part.drop_outputs();
   return tape.record("expert_ffn", {x, weights, gate_up, down}, y,
                      [part = std::move(part), slots = map.row_of_slot, w = weights.value()](
                          const Tensor& dy, Grads& d) mutable {

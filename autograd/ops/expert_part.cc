@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: MIT
 #include "quern/autograd/ops/expert_part.h"
 
+#include "quern/autograd/kernels/experts.h"
 #include "quern/autograd/kernels/gemm.h"
 #include "quern/autograd/kernels/rows.h"
-#include "quern/autograd/kernels/rowwise.h"
 #include "quern/autograd/ops/internal/operand.h"
 #include "quern/autograd/ops/internal/stack_runs.h"
 
@@ -39,60 +39,48 @@ void ExpertPart::check() const {
 }
 
 template <class T>
-Tensor ExpertPart::outputs_of_gate_up(const Tensor& operand, bool rows_alone) const {
-  const Tensor x = in_type(operand, dtype_of<T>());
-  const Tensor outputs = new_rows(2 * width_, sum_type(dtype_of<T>()));
-  kernels::grouped_gemm<T>({experts_, offsets_->data(), 2 * width_, hidden_, x.data<T>(),
-                            gate_up_.data<T>(), true, outputs.data<Sum<T>>(), false, token_of_row(),
-                            rows_alone});
-  return outputs;
-}
-
-// swiglu of gate_up's outputs as an operand of `down`; the outputs become what backward keeps.
-template <class T>
-Tensor ExpertPart::activate() {
-  const Tensor inner = new_rows(width_, dtype_of<T>());
-  if constexpr (std::is_same_v<T, bf16>) {
-    const Tensor kept = Tensor::empty(outputs_.shape(), DType::bf16);
-    kernels::swiglu<float>(
-        {rows(), width_, outputs_.data<float>(), nullptr, inner.data<bf16>(), kept.data<bf16>()});
-    outputs_ = kept;
-  } else {
-    kernels::swiglu<T>({rows(), width_, outputs_.data<T>(), inner.data<T>()});
-  }
-  return inner;
-}
-
-template <class T>
-Tensor ExpertPart::forward_in(bool rows_alone) {
-  outputs_ = outputs_of_gate_up<T>(x_, rows_alone);
-  const Tensor inner = activate<T>();
+Tensor ExpertPart::forward_in(bool keeps_outputs, bool rows_alone) {
+  if (keeps_outputs) outputs_ = new_rows(2 * width_, dtype_of<T>());
   const Tensor made = new_rows(hidden_, sum_type(dtype_of<T>()));
-  kernels::grouped_gemm<T>({experts_, offsets_->data(), hidden_, width_, inner.data<T>(),
-                            down_.data<T>(), true, made.data<Sum<T>>(), false, nullptr,
-                            rows_alone});
+  kernels::experts<T>({experts_, hidden_, width_, offsets_->data(), x_.data<T>(), token_of_row(),
+                       gate_up_.data<T>(), down_.data<T>(),
+                       keeps_outputs ? outputs_.data<T>() : nullptr, made.data<Sum<T>>(),
+                       rows_alone});
   return made;
+}
+
+// The number in [tokens, top_k] of each row's slot. Slots without a row have no gradient.
+template <class T>
+Tensor ExpertPart::slots(const GradTarget& dweights) const {
+  const Tensor slot_of_row = Tensor::empty({rows()}, DType::i32);
+  const i32* rows = map_.row_of_slot.data<i32>();
+  for (i64 slot = 0; slot < tokens_ * top_k_; ++slot) {
+    if (rows[slot] >= 0) {
+      slot_of_row.data<i32>()[rows[slot]] = i32(slot);
+    } else if (!dweights.accumulate) {
+      dweights.data<Sum<T>>()[slot] = 0;
+    }
+  }
+  return slot_of_row;
 }
 
 template <class T>
 Tensor ExpertPart::backward_in(const Tensor& dy, const GradTarget& dweights, Grads& d,
                                int gate_up_input, int down_input, bool wants_rows) {
-  const DType sum = sum_type(dtype_of<T>());
-  if (!outputs_.defined()) {
-    outputs_ = outputs_of_gate_up<T>(kept_.value());
-    if constexpr (std::is_same_v<T, bf16>) activate<T>();
-  }
   const Tensor g = in_type(dy, dtype_of<T>());
-  Tensor dinner = new_rows(width_, sum);
-  kernels::grouped_gemm<T>({experts_, offsets_->data(), width_, hidden_, g.data<T>(),
-                            down_.data<T>(), false, dinner.data<Sum<T>>(), false, token_of_row()});
+  Tensor x;
+  if (!outputs_.defined() || d.wants(gate_up_input)) x = in_type(kept_.value(), dtype_of<T>());
   Tensor inner = new_rows(width_, dtype_of<T>());
   const Tensor douts = new_rows(2 * width_, dtype_of<T>());
-  kernels::weighted_swiglu_backward<T>({tokens_, top_k_, width_, map_.row_of_slot.data<i32>(),
-                                        outputs_.data<T>(), weights_.data<Sum<T>>(),
-                                        dinner.data<Sum<T>>(), inner.data<T>(), douts.data<T>(),
-                                        dweights.data<Sum<T>>(), dweights.accumulate});
-  outputs_ = dinner = {};  // room for what follows
+  const Tensor drows = wants_rows ? new_rows(hidden_, sum_type(dtype_of<T>())) : Tensor();
+  kernels::experts_backward<T>(
+      {experts_, hidden_, width_, offsets_->data(), x.defined() ? x.data<T>() : nullptr,
+       token_of_row(), gate_up_.data<T>(), down_.data<T>(),
+       outputs_.defined() ? outputs_.data<T>() : nullptr, g.data<T>(),
+       slots<T>(dweights).template data<i32>(), weights_.data<Sum<T>>(), inner.data<T>(),
+       douts.data<T>(), dweights.data<Sum<T>>(), dweights.accumulate,
+       drows.defined() ? drows.data<Sum<T>>() : nullptr});
+  outputs_ = {};  // room for what follows
   if (d.wants(down_input)) {
     const GradTarget to = d.into_stack(down_input);
     for (const StackRun& run : runs_of(to.matrices.get(), experts_)) {
@@ -104,7 +92,6 @@ Tensor ExpertPart::backward_in(const Tensor& dy, const GradTarget& dweights, Gra
   inner = {};
   if (d.wants(gate_up_input)) {
     const GradTarget to = d.into_stack(gate_up_input);
-    const Tensor x = in_type(kept_.value(), dtype_of<T>());
     for (const StackRun& run : runs_of(to.matrices.get(), experts_)) {
       kernels::grouped_gemm_trans_a<T>({run.count, offsets_->data() + run.first, 2 * width_,
                                         hidden_, douts.data<T>(), x.data<T>(),
@@ -112,15 +99,12 @@ Tensor ExpertPart::backward_in(const Tensor& dy, const GradTarget& dweights, Gra
                                         to.accumulate, nullptr, token_of_row()});
     }
   }
-  if (!wants_rows) return {};
-  const Tensor drows = new_rows(hidden_, sum);
-  kernels::grouped_gemm<T>({experts_, offsets_->data(), hidden_, 2 * width_, douts.data<T>(),
-                            gate_up_.data<T>(), false, drows.data<Sum<T>>(), false});
   return drows;
 }
 
-Tensor ExpertPart::forward(bool rows_alone) {
-  return for_operand_type(gate_up_, [&]<class T>() { return forward_in<T>(rows_alone); });
+Tensor ExpertPart::forward(bool keeps_outputs, bool rows_alone) {
+  return for_operand_type(gate_up_,
+                          [&]<class T>() { return forward_in<T>(keeps_outputs, rows_alone); });
 }
 
 Tensor ExpertPart::backward(const Tensor& dy, const GradTarget& dweights, Grads& d,

@@ -18,12 +18,11 @@ class ExpertPart {
              std::shared_ptr<const std::vector<i64>> offsets, const RowMap& map);
 
   // down_e * swiglu(gate_up_e * x[token]) of every row  ->  [rows, hidden]
+  // keeps_outputs: those of gate_up are kept for backward, which else computes them again.
   // rows_alone: as Tape has it.
-  Tensor forward(bool rows_alone = false);
-  // Keeps less for backward, which computes it again.
-  void drop_outputs() { outputs_ = {}; }
+  Tensor forward(bool keeps_outputs, bool rows_alone = false);
   // x, as an operand; until it is said how it is kept for backward, which reads it where outputs
-  // are dropped or a gradient of gate_up is wanted.
+  // are not kept or a gradient of gate_up is wanted.
   const Tensor& x() const { return x_; }
   void keep_x(Saved kept) {
     x_ = {};
@@ -44,11 +43,9 @@ class ExpertPart {
   }
   void check() const;
   template <class T>
-  Tensor outputs_of_gate_up(const Tensor& operand, bool rows_alone = false) const;
+  Tensor forward_in(bool keeps_outputs, bool rows_alone);
   template <class T>
-  Tensor activate();
-  template <class T>
-  Tensor forward_in(bool rows_alone);
+  Tensor slots(const GradTarget& dweights) const;
   template <class T>
   Tensor backward_in(const Tensor& dy, const GradTarget& dweights, Grads& d, int gate_up_input,
                      int down_input, bool wants_rows);
@@ -58,7 +55,7 @@ class ExpertPart {
   RowMap map_;
   Tensor x_, weights_, gate_up_, down_;  // x, gate_up and down as operands
   Saved kept_;                           // x, for backward
-  Tensor outputs_;                       // of gate_up, as backward needs them
+  Tensor outputs_;                       // of gate_up, as operands, where they are kept
 };
 
 // to[t] = sum over slots k, in order, of weights[t, k] * rows[row_of_slot[t, k]]; weights that hold

@@ -1,7 +1,10 @@
 // SPDX-License-Identifier: MIT
 #include "bench/peers/onednn_experts.h"
 
+#include <algorithm>
+#include <functional>
 #include <map>
+#include <numeric>
 #include <oneapi/dnnl/dnnl.hpp>
 
 #include "quern/autograd/kernels/parallel.h"
@@ -12,6 +15,8 @@ namespace quern::bench {
 namespace {
 
 using dnnl::memory;
+
+constexpr std::size_t kPage = 4096;  // what scratch memory is aligned to
 
 memory::data_type type_of(DType dtype) {
   return dtype == DType::bf16 ? memory::data_type::bf16 : memory::data_type::f32;
@@ -39,10 +44,19 @@ class Products {
   void multiply(i64 expert, i64 rows, void* x, float* y, dnnl::stream& stream) const {
     if (rows == 0) return;
     const Primitive& p = primitives_.at(rows);
+    // Of each thread: several execute a primitive at a time.
+    thread_local std::vector<std::byte> room;
+    const std::size_t size = p.description.scratchpad_desc().get_size();
+    if (room.size() < size + kPage) room.resize(size + kPage);
+    void* aligned = room.data();
+    std::size_t left = room.size();
+    std::align(kPage, size, aligned, left);
     memory from(p.description.src_desc(), engine_, x), to(p.description.dst_desc(), engine_, y);
+    memory scratch(p.description.scratchpad_desc(), engine_, aligned);
     p.primitive.execute(stream, {{DNNL_ARG_SRC, from},
                                  {DNNL_ARG_WEIGHTS, packed_[std::size_t(expert)]},
-                                 {DNNL_ARG_DST, to}});
+                                 {DNNL_ARG_DST, to},
+                                 {DNNL_ARG_SCRATCHPAD, scratch}});
   }
 
  private:
@@ -58,7 +72,10 @@ class Products {
     const memory::desc x({m, k_}, type_, memory::format_tag::ab),
         w({k_, n_}, type_, memory::format_tag::any),
         y({m, n_}, memory::data_type::f32, memory::format_tag::ab);
-    const dnnl::matmul::primitive_desc description(dnnl::matmul::desc(x, w, y), engine_);
+    dnnl::primitive_attr attributes;
+    attributes.set_scratchpad_mode(dnnl::scratchpad_mode::user);
+    const dnnl::matmul::primitive_desc description(dnnl::matmul::desc(x, w, y), attributes,
+                                                   engine_);
     return primitives_.emplace(m, Primitive{description, dnnl::matmul(description)}).first->second;
   }
 
@@ -76,7 +93,13 @@ struct OnednnExperts::Parts {
       : threads(how),
         width(w_out.dim(2)),
         up(engine, w_in, offsets),
-        down(engine, w_out, offsets) {}
+        down(engine, w_out, offsets),
+        by_rows(offsets.size() - 1) {
+    std::iota(by_rows.begin(), by_rows.end(), 0);
+    std::ranges::stable_sort(by_rows, std::greater(), [&](i64 e) {
+      return offsets[std::size_t(e) + 1] - offsets[std::size_t(e)];
+    });
+  }
 
   template <class T>
   Tensor forward(const Tensor& x, const Tensor& weights, const std::vector<i64>& offsets,
@@ -95,6 +118,7 @@ struct OnednnExperts::Parts {
   i64 width;
   dnnl::engine engine{dnnl::engine::kind::cpu, 0};
   Products up, down;
+  std::vector<i64> by_rows;  // experts, those with the most rows first
 };
 
 OnednnExperts::OnednnExperts(const Tensor& gate_up, const Tensor& down,
@@ -128,9 +152,9 @@ Tensor OnednnExperts::Parts::forward(const Tensor& x, const Tensor& weights,
     down.multiply(e, n, activated, made.data<float>() + begin * hidden, stream);
   };
   if (threads == PeerThreads::over_experts) {
-    parallel_for(experts, [&](i64 e) {
+    parallel_for(experts, [&](i64 i) {
       thread_local dnnl::stream stream(engine);
-      expert(e, stream);
+      expert(by_rows[std::size_t(i)], stream);
       stream.wait();
     });
   } else {

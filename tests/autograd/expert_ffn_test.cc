@@ -128,7 +128,7 @@ TEST(ExpertFfnGroups, DoNotDependOnEachOther) {
 INSTANTIATE_TEST_SUITE_P(Shapes, ExpertFfn,
                          ::testing::Values(Sizes{1, 1, 2, 3, 2}, Sizes{5, 2, 3, 7, 5},
                                            Sizes{67, 3, 8, 33, 17}, Sizes{130, 4, 6, 40, 300},
-                                           Sizes{200, 2, 4, 530, 31}));
+                                           Sizes{200, 2, 4, 530, 31}, Sizes{1500, 2, 3, 18, 9}));
 
 }  // namespace
 }  // namespace quern

@@ -4,6 +4,8 @@
 // many rows there are, but are not those of block_product.
 #pragma once
 
+#include <stddef.h>
+
 #include <utility>
 
 #include "quern/autograd/kernels/internal/panels.h"
@@ -11,6 +13,9 @@
 namespace quern::kernels::QUERN_TIER {
 
 inline constexpr i64 kFewRows = 4;
+// Whether a product of `rows` rows is one of few; rows_alone: as Gemm has it.
+inline bool is_few(i64 rows, bool rows_alone) { return rows <= kFewRows || rows_alone; }
+
 inline constexpr i64 kDotColumns = 64;  // rows of b at a time
 
 // The sum of a vector's lanes: halves are added, then halves of those, and so on.

@@ -5,6 +5,7 @@
 #include "quern/autograd/kernels/adamw.h"
 #include "quern/autograd/kernels/attention.h"
 #include "quern/autograd/kernels/decode.h"
+#include "quern/autograd/kernels/experts.h"
 #include "quern/autograd/kernels/gemm.h"
 #include "quern/autograd/kernels/rows.h"
 #include "quern/autograd/kernels/rowwise.h"
@@ -19,6 +20,10 @@
   X(mla_decode, MlaDecode)      \
   X(grouped_query_decode, GroupedQueryDecode)
 
+#define QUERN_EXPERT_KERNELS(X) \
+  X(experts, Experts)           \
+  X(experts_backward, ExpertsBackward)
+
 #define QUERN_GEMM_KERNELS(X)  \
   X(gemm, Gemm)                \
   X(grouped_gemm, GroupedGemm) \
@@ -31,7 +36,6 @@
   X(rms_norm_backward, RmsNormBackward)               \
   X(swiglu, Swiglu)                                   \
   X(swiglu_backward, SwigluBackward)                  \
-  X(weighted_swiglu_backward, WeightedSwigluBackward) \
   X(softmax, Softmax)                                 \
   X(softmax_backward, SoftmaxBackward)                \
   X(cross_entropy, CrossEntropy)                      \
@@ -46,14 +50,15 @@
 // Those that exist for bf16 too.
 #define QUERN_BF16_KERNELS(X) \
   QUERN_ATTENTION_KERNELS(X)  \
+  QUERN_EXPERT_KERNELS(X)     \
   QUERN_GEMM_KERNELS(X)       \
-  X(gather_rows, GatherRows)  \
-  X(weighted_swiglu_backward, WeightedSwigluBackward)
+  X(gather_rows, GatherRows)
 
 #define QUERN_ALL_KERNELS(X) \
   QUERN_ADAMW_KERNELS(X)     \
   QUERN_ATTENTION_KERNELS(X) \
   QUERN_DECODE_KERNELS(X)    \
+  QUERN_EXPERT_KERNELS(X)    \
   QUERN_GEMM_KERNELS(X)      \
   QUERN_ROWWISE_KERNELS(X)   \
   QUERN_ROWS_KERNELS(X)
