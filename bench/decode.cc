@@ -14,6 +14,7 @@
 #include "quern/layers/attention_shape.h"
 #include "quern/layers/kv_cache.h"
 #include "quern/layers/model.h"
+#include "quern/recipes/generate.h"
 
 namespace quern::bench {
 namespace {
@@ -130,10 +131,9 @@ DecodeTimes time_decode(const ModelConfig& config, DType dtype, i64 context, i64
   std::vector<double> passes;
   for (i64 t = 0; t < tokens; ++t) {
     const double begin = seconds_now();
-    for (i64 s = 0; s < batch; ++s) {
-      const auto row = logits.rows(s, s + 1).span<float>();
-      next.data<i32>()[s] = i32(std::max_element(row.begin(), row.end()) - row.begin());
-    }
+    parallel_for(batch, [&](i64 s) {
+      next.data<i32>()[s] = sample_token(logits.rows(s, s + 1), {.temperature = 0}, 0);
+    });
     logits = model.decode_each(next, sequences, cache);
     passes.push_back(seconds_now() - begin);
     for (i64 s = 0; s < batch; ++s) ids_of[size_t(s)].push_back(next.data<i32>()[s]);

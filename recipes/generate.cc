@@ -6,6 +6,7 @@
 #include <numeric>
 #include <utility>
 
+#include "quern/autograd/kernels/parallel.h"
 #include "quern/autograd/random.h"
 #include "quern/data/chat_template.h"
 #include "quern/layers/internal/check_range.h"
@@ -79,7 +80,8 @@ class BatchWriter {
   std::vector<Generated> run() {
     for (size_t r = 0; r < rows_.size(); ++r) {
       const auto& ids = prompts_[r].ids;
-      take(r, model_.decode(Tensor::from<i32>({i64(ids.size())}, ids), cache_, i64(r)));
+      take(r, choose(rows_[r],
+                     model_.decode(Tensor::from<i32>({i64(ids.size())}, ids), cache_, i64(r))));
     }
     while (!next_.empty()) step();
     std::vector<Generated> all;
@@ -103,17 +105,24 @@ class BatchWriter {
     const std::vector<i32> ids = std::exchange(next_, {});
     const Tensor logits =
         model_.decode_each(Tensor::from<i32>({i64(ids.size())}, ids), running, cache_);
-    for (size_t i = 0; i < running.size(); ++i) {
-      take(size_t(running[i]), logits.rows(i64(i), i64(i) + 1).reshape({model_.config.vocab_size}));
-    }
+    std::vector<i32> chosen(running.size());
+    parallel_for(i64(running.size()), [&](i64 i) {
+      chosen[size_t(i)] = choose(rows_[size_t(running[size_t(i)])],
+                                 logits.rows(i, i + 1).reshape({model_.config.vocab_size}));
+    });
+    for (size_t i = 0; i < running.size(); ++i) take(size_t(running[i]), chosen[i]);
   }
 
-  // Chooses a row's token, and whether another one follows it.
-  void take(size_t r, const Tensor& logits) {
+  // A row's next token. The model may have more ids than the tokenizer has tokens; those mean
+  // nothing.
+  i32 choose(const Row& row, const Tensor& logits) const {
+    return sample_token(logits.rows(0, known_), options_,
+                        random_.uniform(std::uint64_t(row.out.tokens)));
+  }
+
+  // Writes a row's token, and decides whether another one follows it.
+  void take(size_t r, i32 id) {
     Row& row = rows_[r];
-    // The model may have more ids than the tokenizer has tokens; those mean nothing.
-    const i32 id = sample_token(logits.rows(0, known_), options_,
-                                random_.uniform(std::uint64_t(row.out.tokens)));
     ++row.out.tokens;
     if (id == eos_ || id == prompts_[r].end) {
       row.out.ended = Ended::end_of_text;
@@ -140,23 +149,53 @@ class BatchWriter {
   std::vector<i32> next_;     // their last tokens
 };
 
+// Ids by falling probability, equal ones by number, sorted no further than they are asked for.
+class Likeliest {
+ public:
+  explicit Likeliest(const std::vector<double>& p) : p_(p), ids_(p.size()) {
+    std::iota(ids_.begin(), ids_.end(), 0);
+  }
+  i32 operator[](size_t place) {
+    while (place >= sorted_) sort_more();
+    return ids_[place];
+  }
+
+ private:
+  void sort_more() {
+    const auto before = [this](i32 a, i32 b) {
+      return p_[size_t(a)] != p_[size_t(b)] ? p_[size_t(a)] > p_[size_t(b)] : a < b;
+    };
+    const auto begin = ids_.begin() + std::ptrdiff_t(sorted_);
+    sorted_ = std::min(ids_.size(), std::max(size_t{64}, 8 * sorted_));
+    const auto end = ids_.begin() + std::ptrdiff_t(sorted_);
+    if (end != ids_.end()) std::nth_element(begin, end, ids_.end(), before);
+    std::sort(begin, end, before);
+  }
+
+  const std::vector<double>& p_;
+  std::vector<i32> ids_;
+  size_t sorted_ = 0;
+};
+
 }  // namespace
 
 i32 sample_token(const Tensor& logits, const GenerateOptions& options, double uniform) {
   std::vector<double> p = as_doubles(logits);
-  std::vector<i32> order(p.size());
-  std::iota(order.begin(), order.end(), 0);
-  std::stable_sort(order.begin(), order.end(),
-                   [&](i32 a, i32 b) { return p[size_t(a)] > p[size_t(b)]; });
-  if (options.temperature == 0) return order[0];
-  const double largest = p[size_t(order[0])];
+  const auto likeliest = std::max_element(p.begin(), p.end());
+  if (options.temperature == 0) return i32(likeliest - p.begin());
+  const double largest = *likeliest;
   double sum = 0;
-  for (double& v : p) sum += v = std::exp((v - largest) / options.temperature);
+  for (double& v : p) {
+    v = std::exp((v - largest) / options.temperature);
+    if (!(v >= 0)) v = 0;  // of what is not a number
+    sum += v;
+  }
+  Likeliest order(p);
   size_t kept = 0;
   double mass = 0;
-  const size_t most = options.top_k > 0 ? size_t(options.top_k) : order.size();
+  const size_t most = options.top_k > 0 ? size_t(options.top_k) : p.size();
   // The likeliest one's is exp(0) = 1.
-  while (kept < std::min(most, order.size()) &&
+  while (kept < std::min(most, p.size()) &&
          (kept == 0 || (mass < options.top_p * sum && p[size_t(order[kept])] >= options.min_p))) {
     mass += p[size_t(order[kept++])];
   }

@@ -17,13 +17,15 @@ using Array = Eigen::Array<T, Eigen::Dynamic, 1>;
 template <class T>
 using Rows = Eigen::Array<T, Eigen::Dynamic, Eigen::Dynamic, Eigen::RowMajor>;
 
+constexpr i64 kMostHeads = 16;  // as many as few_rows_product takes in one reading
+
 // Calls task(token, first head, heads) for all heads of all tokens; `sharing`: heads in a row that
 // read the same rows. How many go together does not show in their bits.
 template <class F>
 void for_heads(i64 tokens, i64 heads, i64 sharing, F&& task) {
   i64 few = tokens * heads / num_threads();
   if (few < 1) few = 1;
-  if (few > kFewRows) few = kFewRows;
+  if (few > kMostHeads) few = kMostHeads;
   const i64 pieces = (sharing + few - 1) / few, groups = heads / sharing;
   parallel_for(tokens * groups * pieces, [&](i64 i) {
     const i64 first = i % pieces * few, left = sharing - first;
@@ -51,19 +53,22 @@ void attend(const MlaDecode<T>& a, i64 token, i64 head, i64 heads) {
   const T *latent = a.latent + start * a.rank, *k_rope = a.k_rope + start * a.rope;
   const T* q = a.q + (token * a.heads + head) * width;
   T* out = a.out + (token * a.heads + head) * a.value;
-  const i64 part = (a.nope + a.value) * a.rank;  // of a head in kv_b
-  Array<T> widened(a.kv_b_bf16 ? part : 0);
-  const auto kv_b_of = [&](i64 h) -> const T* {
-    if (!a.kv_b_bf16) return a.kv_b + (head + h) * part;
-    const bf16* const from = a.kv_b_bf16 + (head + h) * part;
-    for (i64 i = 0; i < part; ++i) widened[i] = T(float(from[i]));
-    return widened.data();
+  // Calls use(h, kv_b of that head) for each of the heads.
+  const auto with_kv_b = [&](auto&& use) {
+    const i64 part = (a.nope + a.value) * a.rank;
+    for (i64 h = 0; h < heads; ++h) {
+      if (a.kv_b_bf16) {
+        use(h, a.kv_b_bf16 + (head + h) * part);
+      } else {
+        use(h, a.kv_b + (head + h) * part);
+      }
+    }
   };
   Rows<T> absorbed(heads, a.rank), p(heads, padded(keys));
-  for (i64 h = 0; h < heads; ++h) {
-    few_rows_mix<T>(1, a.rank, a.nope, q + h * width, width, kv_b_of(h), a.rank,
+  with_kv_b([&](i64 h, const auto* kv_b) {
+    few_rows_mix<T>(1, a.rank, a.nope, q + h * width, width, kv_b, a.rank,
                     absorbed.data() + h * a.rank, a.rank);
-  }
+  });
   few_rows_product<T>(heads, keys, a.rank, {absorbed.data(), a.rank}, latent, a.rank, p.data(),
                       p.cols(), false);
   few_rows_product<T>(heads, keys, a.rope, {q + a.nope, width}, k_rope, a.rope, p.data(), p.cols(),
@@ -71,10 +76,10 @@ void attend(const MlaDecode<T>& a, i64 token, i64 head, i64 heads) {
   softmax_rows(T(a.scale), keys, p);
   Rows<T>& mixed = absorbed;  // not needed any more
   few_rows_mix<T>(heads, a.rank, keys, p.data(), p.cols(), latent, a.rank, mixed.data(), a.rank);
-  for (i64 h = 0; h < heads; ++h) {
+  with_kv_b([&](i64 h, const auto* kv_b) {
     few_rows_product<T>(1, a.value, a.rank, {mixed.data() + h * a.rank, a.rank},
-                        kv_b_of(h) + a.nope * a.rank, a.rank, out + h * a.value, a.value, false);
-  }
+                        kv_b + a.nope * a.rank, a.rank, out + h * a.value, a.value, false);
+  });
 }
 
 template <class T>

@@ -29,7 +29,7 @@ i64 row_chunk(i64 m, i64 column_chunks) {
 // Of n rows of b, each `row_bytes` long, how many one task of a product of few rows takes: none is
 // so small that starting it costs more than reading it, and the threads have equally many.
 i64 dot_chunk(i64 n, i64 row_bytes) {
-  constexpr i64 kLeast = i64(16) << 10, kMost = i64(64) << 10;  // bytes
+  constexpr i64 kLeast = i64(16) << 10, kMost = i64(128) << 10;  // bytes
   if (n * row_bytes <= 2 * kLeast) return n;
   const i64 pieces = rounded_up(chunks(n * row_bytes, kMost), num_threads());
   const i64 least = chunks(kLeast, row_bytes), even = chunks(n, pieces);

@@ -141,6 +141,37 @@ TEST_F(GenerateTest, RefusesOptionsOutOfRange) {
   EXPECT_THROW(text({.stop = {"a", ""}}), ConfigError);
 }
 
+// Against all tokens sorted: many, with equal ones among them.
+TEST(SampleToken, OfManyTokens) {
+  constexpr i64 kTokens = 3000;
+  const Random random(3, "logits");
+  std::vector<double> p, logits;
+  std::vector<i32> order;
+  double sum = 0;
+  for (i64 i = 0; i < kTokens; ++i) {
+    logits.push_back(std::floor(20 * random.uniform(std::uint64_t(i))) / 4);
+    p.push_back(std::exp(logits.back()));
+    sum += p.back();
+    order.push_back(i32(i));
+  }
+  std::stable_sort(order.begin(), order.end(),
+                   [&](i32 a, i32 b) { return p[size_t(a)] > p[size_t(b)]; });
+  const Tensor tensor = Tensor::from<double>({kTokens}, logits);
+  for (const double top_p : {0.01, 0.5, 0.9, 1.0}) {
+    size_t kept = 0;
+    double mass = 0;
+    while (kept < order.size() && mass < top_p * sum) mass += p[size_t(order[kept++])];
+    for (int u = 0; u < 40; ++u) {
+      const double uniform = (u + 0.5) / 40;
+      double below = 0;
+      size_t i = 0;
+      while (i + 1 < kept && (below += p[size_t(order[i])]) <= uniform * mass) ++i;
+      EXPECT_EQ(sample_token(tensor, {.temperature = 1, .top_p = top_p}, uniform), order[i])
+          << top_p << " " << u;
+    }
+  }
+}
+
 // Probabilities 1/2, 1/4, 1/8, 1/8 at the ids 2, 0, 1, 3.
 TEST(SampleToken, AtPointsWorkedOutByHand) {
   const Tensor logits =

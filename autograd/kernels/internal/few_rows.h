@@ -71,11 +71,36 @@ template <class T, int N>
   }
 }
 
-// c[Rows, Columns] (+)= a b^T; rows of both are contiguous along k. `next`: of b, what is read
-// after this, which is fetched meanwhile, in the order in which it lies in memory: then the
-// processor fetches further ahead by itself.
-template <class T, int Rows, int Columns>
-void dot_tile(i64 k, const T* const* a, const T* b, i64 ldb, const T* next, Sum<T>* c, i64 ldc,
+template <class E, int N>
+struct VectorOf {
+  typedef E Type __attribute__((vector_size(N * sizeof(E))));
+};
+
+// A vector of elements of type T or, where B is bf16 and T is not, as many of those as T.
+template <class T, class B>
+auto vector_of(const B* x) {
+  if constexpr (std::is_same_v<T, B>) {
+    return Panels<T>::along(x);
+  } else {
+    constexpr int W = Simd<T>::kWidth;
+    using Floats = typename VectorOf<float, W>::Type;
+    using Words = typename VectorOf<std::uint32_t, W>::Type;
+    typename VectorOf<std::uint16_t, W>::Type halves;
+    __builtin_memcpy(&halves, x, sizeof halves);
+    return __builtin_convertvector((Floats)(__builtin_convertvector(halves, Words) << 16),
+                                   typename Simd<T>::Vector);
+  }
+}
+
+inline float value_of(bf16 x) { return float(x); }
+inline float value_of(float x) { return x; }
+inline double value_of(double x) { return x; }
+
+// c[Rows, Columns] (+)= a b^T; rows of both are contiguous along k. b: of T, or bf16 to be widened.
+// `next`: of b, what is read after this, which is fetched meanwhile, in the order in which it lies
+// in memory: then the processor fetches further ahead by itself.
+template <class T, int Rows, int Columns, class B>
+void dot_tile(i64 k, const T* const* a, const B* b, i64 ldb, const B* next, Sum<T>* c, i64 ldc,
               bool accumulate) {
   using P = Panels<T>;
   using S = Simd<Sum<T>>;
@@ -86,7 +111,7 @@ void dot_tile(i64 k, const T* const* a, const T* b, i64 ldb, const T* next, Sum<
   for (; x + W <= k; x += W) {
 #pragma GCC unroll 4
     for (int j = 0; j < Columns; ++j) {
-      const auto bj = P::along(b + j * ldb + x);
+      const auto bj = vector_of<T>(b + j * ldb + x);
       __builtin_prefetch(next + x * next_step + j * next_column);
 #pragma GCC unroll 16
       for (int i = 0; i < Rows; ++i) {
@@ -104,21 +129,21 @@ void dot_tile(i64 k, const T* const* a, const T* b, i64 ldb, const T* next, Sum<
   for (int i = 0; i < Rows; ++i) {
     for (int j = 0; j < Columns; ++j) {
       Sum<T> total = totals[i][j];
-      for (i64 y = x; y < k; ++y) total += Sum<T>(a[i][y]) * Sum<T>(b[j * ldb + y]);
+      for (i64 y = x; y < k; ++y) total += value_of(a[i][y]) * value_of(b[j * ldb + y]);
       Sum<T>& to = c[i * ldc + j];
       to = accumulate ? to + total : total;
     }
   }
 }
 
-template <class T, int Rows>
-void dot_columns(i64 n, i64 k, const T* const* a, const T* b, i64 ldb, Sum<T>* c, i64 ldc,
+template <class T, int Rows, class B>
+void dot_columns(i64 n, i64 k, const T* const* a, const B* b, i64 ldb, Sum<T>* c, i64 ldc,
                  bool accumulate) {
   constexpr int kColumns = Rows <= 4 ? 4 : 16 / Rows;
   i64 j = 0;
   for (; j + kColumns <= n; j += kColumns) {
-    const T* const at = b + j * ldb;
-    const T* const next = j + 2 * kColumns <= n ? at + kColumns * ldb : at;
+    const B* const at = b + j * ldb;
+    const B* const next = j + 2 * kColumns <= n ? at + kColumns * ldb : at;
     dot_tile<T, Rows, kColumns>(k, a, at, ldb, next, c + j, ldc, accumulate);
   }
   for (; j < n; ++j) {
@@ -134,8 +159,8 @@ inline i64 rows_at_once(i64 rows) {
 
 // c[m, n] (+)= a b^T. Where b is read more than once that is a piece of it at a time, which caches
 // hold.
-template <class T>
-void few_rows_product(i64 m, i64 n, i64 k, Matrix<T> a, const T* b, i64 ldb, Sum<T>* c, i64 ldc,
+template <class T, class B>
+void few_rows_product(i64 m, i64 n, i64 k, Matrix<T> a, const B* b, i64 ldb, Sum<T>* c, i64 ldc,
                       bool accumulate) {
   const i64 columns = m == rows_at_once(m) ? n : kDotColumns;
   for (i64 j = 0; j < n; j += columns) {
@@ -144,7 +169,7 @@ void few_rows_product(i64 m, i64 n, i64 k, Matrix<T> a, const T* b, i64 ldb, Sum
       rows = rows_at_once(m - i);
       const T* from[16];
       for (i64 r = 0; r < rows; ++r) from[r] = a.row(i + r);
-      const T* const piece = b + j * ldb;
+      const B* const piece = b + j * ldb;
       Sum<T>* const to = c + i * ldc + j;
       if (rows == 1) dot_columns<T, 1>(some, k, from, piece, ldb, to, ldc, accumulate);
       if (rows == 2) dot_columns<T, 2>(some, k, from, piece, ldb, to, ldc, accumulate);
@@ -159,15 +184,15 @@ void few_rows_product(i64 m, i64 n, i64 k, Matrix<T> a, const T* b, i64 ldb, Sum
 }
 
 // c[Rows, Parts vectors] = a b, over the k rows of b.
-template <class T, int Rows, int Parts>
-void mix_tile(i64 k, const T* a, i64 lda, const T* b, i64 ldb, T* c, i64 ldc) {
+template <class T, int Rows, int Parts, class B>
+void mix_tile(i64 k, const T* a, i64 lda, const B* b, i64 ldb, T* c, i64 ldc) {
   using S = Simd<T>;
   constexpr int W = S::kWidth;
   typename S::Vector sum[Rows][Parts] = {};
   for (i64 x = 0; x < k; ++x) {
 #pragma GCC unroll 4
     for (int j = 0; j < Parts; ++j) {
-      const auto bj = S::load(b + x * ldb + j * W);
+      const auto bj = vector_of<T>(b + x * ldb + j * W);
 #pragma GCC unroll 4
       for (int i = 0; i < Rows; ++i) sum[i][j] += a[i * lda + x] * bj;
     }
@@ -177,8 +202,8 @@ void mix_tile(i64 k, const T* a, i64 lda, const T* b, i64 ldb, T* c, i64 ldc) {
   }
 }
 
-template <class T, int Rows>
-void mix_columns(i64 n, i64 k, const T* a, i64 lda, const T* b, i64 ldb, T* c, i64 ldc) {
+template <class T, int Rows, class B>
+void mix_columns(i64 n, i64 k, const T* a, i64 lda, const B* b, i64 ldb, T* c, i64 ldc) {
   constexpr i64 W = Simd<T>::kWidth;
   i64 j = 0;
   for (; j + 4 * W <= n; j += 4 * W) mix_tile<T, Rows, 4>(k, a, lda, b + j, ldb, c + j, ldc);
@@ -186,19 +211,21 @@ void mix_columns(i64 n, i64 k, const T* a, i64 lda, const T* b, i64 ldb, T* c, i
   for (; j < n; ++j) {
     for (int i = 0; i < Rows; ++i) {
       T sum = 0;
-      for (i64 x = 0; x < k; ++x) sum += a[i * lda + x] * b[x * ldb + j];
+      for (i64 x = 0; x < k; ++x) sum += a[i * lda + x] * value_of(b[x * ldb + j]);
       c[i * ldc + j] = sum;
     }
   }
 }
 
-// c[m, n] = a[m, k] b[k, n], for m up to kFewRows.
-template <class T>
-void few_rows_mix(i64 m, i64 n, i64 k, const T* a, i64 lda, const T* b, i64 ldb, T* c, i64 ldc) {
+// c[m, n] = a[m, k] b[k, n]; b as above.
+template <class T, class B>
+void few_rows_mix(i64 m, i64 n, i64 k, const T* a, i64 lda, const B* b, i64 ldb, T* c, i64 ldc) {
+  for (; m >= 4; m -= 4, a += 4 * lda, c += 4 * ldc) {
+    mix_columns<T, 4>(n, k, a, lda, b, ldb, c, ldc);
+  }
   if (m == 1) mix_columns<T, 1>(n, k, a, lda, b, ldb, c, ldc);
   if (m == 2) mix_columns<T, 2>(n, k, a, lda, b, ldb, c, ldc);
   if (m == 3) mix_columns<T, 3>(n, k, a, lda, b, ldb, c, ldc);
-  if (m == 4) mix_columns<T, 4>(n, k, a, lda, b, ldb, c, ldc);
 }
 
 }  // namespace quern::kernels::QUERN_TIER
