@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: MIT
 #include "quern/autograd/tape.h"
 
+#include <unordered_map>
+
 #include "quern/autograd/ops/internal/accumulate.h"
 
 namespace quern {
@@ -62,7 +64,7 @@ Var Tape::parameter(Parameter& p) {
   Var v(p.value);
   v.image_ = p.image;
   parameter_ = &p;
-  met_trainable_ = met_trainable_ || p.trainable;
+  if (p.trainable) met_trainable_.push_back(&p);
   if (recording_ && p.trainable) v.slot_ = add_slot(p.value, &p);
   return v;
 }
@@ -81,7 +83,7 @@ Var Tape::record(const char* op, std::vector<Var> inputs, Tensor y, Backward bac
 }
 
 std::vector<Var> Tape::record_many(const char* op, std::vector<Var> inputs, std::vector<Tensor> ys,
-                                   BackwardMany backward) {
+                                   BackwardMany backward, std::vector<Parameter*> within) {
   std::vector<Var> outputs;
   bool wanted = false;
   for (const Var& v : inputs) wanted = wanted || v.requires_grad();
@@ -96,7 +98,7 @@ std::vector<Var> Tape::record_many(const char* op, std::vector<Var> inputs, std:
   }
   parameter_ = nullptr;
   if (!recording_ || !wanted) return outputs;
-  Node node{op, {}, {}, std::move(backward), std::move(module)};
+  Node node{op, {}, {}, std::move(backward), std::move(module), std::move(within)};
   for (const Var& v : inputs) node.inputs.push_back(v.slot_);
   for (Var& v : outputs) node.outputs.push_back(v.slot_ = add_slot(v.value()));
   nodes_.push_back(std::move(node));
@@ -128,22 +130,46 @@ void Tape::backward(std::span<const Var> roots, std::span<const Tensor> dys) {
   for (size_t i = 0; i < roots.size(); ++i) {
     if (roots[i].slot_ >= 0 && dys[i].defined()) add_gradient(roots[i].slot_, dys[i]);
   }
-  while (!nodes_.empty()) {
-    Node node = std::move(nodes_.back());
-    nodes_.pop_back();
-    std::vector<Tensor> outputs;
-    bool reached = false;
-    for (const i64 slot : node.outputs) {
-      outputs.push_back(std::move(slots_[size_t(slot)].grad));
-      slots_[size_t(slot)].grad = {};
-      slots_[size_t(slot)].borrowed = false;
-      reached = reached || outputs.back().defined();
+  // By the flag that those share whose gradients are one: operations that will add to it.
+  std::unordered_map<const bool*, i64> uses;
+  if (on_complete_) {
+    for (const Node& node : nodes_) {
+      for_parameters(node, [&](const Parameter& p) { ++uses[p.grad_written.get()]; });
     }
-    if (!reached) continue;
-    Grads grads(*this, node.inputs);
-    node.backward(outputs, grads);
-    if (watch_ != nullptr && watch_->gradient) show_gradients(node);
   }
+  while (!nodes_.empty()) {
+    const Node node = std::move(nodes_.back());
+    nodes_.pop_back();
+    differentiate(node);
+    if (!on_complete_) continue;
+    for_parameters(node, [&](const Parameter& p) {
+      if (--uses[p.grad_written.get()] == 0) on_complete_(p);
+    });
+  }
+}
+
+void Tape::differentiate(const Node& node) {
+  std::vector<Tensor> outputs;
+  bool reached = false;
+  for (const i64 slot : node.outputs) {
+    outputs.push_back(std::move(slots_[size_t(slot)].grad));
+    slots_[size_t(slot)].grad = {};
+    slots_[size_t(slot)].borrowed = false;
+    reached = reached || outputs.back().defined();
+  }
+  if (!reached) return;
+  Grads grads(*this, node.inputs);
+  node.backward(outputs, grads);
+  if (watch_ != nullptr && watch_->gradient) show_gradients(node);
+}
+
+template <class F>
+void Tape::for_parameters(const Node& node, F&& f) const {
+  for (const i64 index : node.inputs) {
+    if (index >= 0 && slots_[size_t(index)].parameter != nullptr)
+      f(*slots_[size_t(index)].parameter);
+  }
+  for (const Parameter* p : node.within) f(*p);
 }
 
 Tensor Tape::grad(const Var& v) const {
@@ -156,13 +182,15 @@ std::vector<Var> recompute(
   if (!tape.recording()) return segment(tape, inputs, true);
   std::vector<Tensor> values;
   std::vector<Tensor> kept;
+  std::vector<Parameter*> within;
   for (const Var& v : inputs) kept.push_back(v.value());
   {
     Tape silent(false);
     silent.set_watch(tape.watch());
     for (const Var& v : segment(silent, inputs, true)) values.push_back(v.value());
     // Parameters within are none of the inputs, which may all be constants where others are frozen.
-    if (silent.met_trainable()) inputs.push_back(tape.input(Tensor::zeros({}, values[0].dtype())));
+    within = silent.met_trainable();
+    if (!within.empty()) inputs.push_back(tape.input(Tensor::zeros({}, values[0].dtype())));
   }
   return tape.record_many(
       "recompute", std::move(inputs), std::move(values),
@@ -180,7 +208,8 @@ std::vector<Var> recompute(
           const Tensor gradient = inner.grad(leaves[i]);
           if (d.wants(int(i)) && gradient.defined()) d.pass(int(i), gradient);
         }
-      });
+      },
+      std::move(within));
 }
 
 }  // namespace quern

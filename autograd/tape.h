@@ -159,21 +159,27 @@ class Tape {
   // The parameter as a Var; backward adds to its gradient, unless it is frozen: then it is a
   // constant.
   Var parameter(Parameter& p);
-  // Whether a parameter has been asked for that is not frozen.
-  bool met_trainable() const { return met_trainable_; }
+  // The parameters asked for that are not frozen.
+  const std::vector<Parameter*>& met_trainable() const { return met_trainable_; }
   // A Var whose gradient can be asked for after backward.
   Var input(const Tensor& value);
 
   // Records y = op(inputs). The closure keeps only what backward needs: its captures are the
   // activation memory. Nothing is recorded where no input requires a gradient.
   Var record(const char* op, std::vector<Var> inputs, Tensor y, Backward backward);
+  // within: parameters that backward adds to besides those among the inputs.
   std::vector<Var> record_many(const char* op, std::vector<Var> inputs, std::vector<Tensor> ys,
-                               BackwardMany backward);
+                               BackwardMany backward, std::vector<Parameter*> within = {});
 
   // Differentiates from `root`, with dy (or `seed`, for a scalar) as its gradient, and frees each
   // operation's memory as it goes. Once per tape. Throws ShapeError where a shape does not fit.
   void backward(const Var& root, double seed = 1);
   void backward(std::span<const Var> roots, std::span<const Tensor> dys);
+
+  // backward() tells of each parameter of this tape when no more will be added to its gradient.
+  void set_on_complete(std::function<void(const Parameter&)> told) {
+    on_complete_ = std::move(told);
+  }
 
   // After backward: the gradient that reached an input(); holds nothing where none did.
   Tensor grad(const Var& v) const;
@@ -192,18 +198,23 @@ class Tape {
     std::vector<i64> inputs;   // slots, -1 for constants
     std::vector<i64> outputs;  // slots
     BackwardMany backward;
-    std::string module;  // only where somebody watches
+    std::string module;              // only where somebody watches
+    std::vector<Parameter*> within;  // as record_many() has it
   };
   i64 add_slot(const Tensor& value, Parameter* parameter = nullptr);
   void add_gradient(i64 slot, const Tensor& gradient);
   std::string module_of_operation();
+  void differentiate(const Node& node);
   void show_gradients(const Node& node) const;
+  template <class F>
+  void for_parameters(const Node& node, F&& f) const;
 
   bool recording_;
   ProductRows rows_;
   const TapeWatch* watch_ = nullptr;
   const std::string* module_ = nullptr;
-  bool met_trainable_ = false;
+  std::vector<Parameter*> met_trainable_;
+  std::function<void(const Parameter&)> on_complete_;
   const Parameter* parameter_ = nullptr;  // the one asked for since the last operation
   std::vector<Slot> slots_;
   std::vector<Node> nodes_;

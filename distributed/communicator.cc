@@ -20,37 +20,78 @@ constexpr int kPollsBeforeYielding = 100;
 
 }  // namespace
 
-// The requests of one call. Waiting gives way to others, since ranks may outnumber cores.
-class internal::Requests {
+// What takes calls of MPI, one after the other, until it is done. Waiting gives way to others,
+// since ranks may outnumber cores.
+class internal::Errand {
  public:
-  explicit Requests(internal::Link& link) : link_(link) {}
+  explicit Errand(internal::Link& link) : link_(link) {}
+  virtual ~Errand() = default;
+  Errand(const Errand&) = delete;
+  Errand& operator=(const Errand&) = delete;
+
+  // Goes on as far as it can without waiting.
+  virtual bool done() = 0;
+
+  void wait();
+
+ protected:
+  internal::Link& link_;
+};
+
+namespace {
+
+// What is under way in this process, of its main thread.
+std::vector<internal::Errand*>& under_way() {
+  static std::vector<internal::Errand*> all;
+  return all;
+}
+
+bool looking = false;  // at one of them, which may compute, and so lead here again
+
+// MPI moves bytes only while it is called.
+void look_after_travels() {
+  if (looking) return;
+  looking = true;
+  for (internal::Errand* e : under_way()) e->done();
+  looking = false;
+}
+
+}  // namespace
+
+void internal::Errand::wait() {
+  const auto begin = std::chrono::steady_clock::now();
+  for (i64 polls = 0; !done(); ++polls) {
+    look_after_travels();
+    if (polls > kPollsBeforeYielding) sched_yield();
+  }
+  const auto waited = std::chrono::steady_clock::now() - begin;
+  link_.waited_s += std::chrono::duration<double>(waited).count();
+}
+
+namespace {
+
+// Requests that wait for nothing but each other.
+class Requests : public internal::Errand {
+ public:
+  explicit Requests(internal::Link& link, int tag = 0) : Errand(link), tag_(tag) {}
 
   void send(std::span<const std::byte> bytes, int to) {
     for_pieces(i64(bytes.size()), [&](i64 begin, int size) {
-      MPI_Isend(bytes.data() + begin, size, MPI_BYTE, to, 0, link_.comm, &add());
+      MPI_Isend(bytes.data() + begin, size, MPI_BYTE, to, tag_, link_.comm, &add());
     });
   }
   void receive(std::span<std::byte> bytes, int from) {
     for_pieces(i64(bytes.size()), [&](i64 begin, int size) {
-      MPI_Irecv(bytes.data() + begin, size, MPI_BYTE, from, 0, link_.comm, &add());
+      MPI_Irecv(bytes.data() + begin, size, MPI_BYTE, from, tag_, link_.comm, &add());
     });
   }
   MPI_Request& add() { return requests_.emplace_back(MPI_REQUEST_NULL); }
 
-  bool done() {
+  bool done() override {
     int all = 0;
     MPI_Testall(int(requests_.size()), requests_.data(), &all, MPI_STATUSES_IGNORE);
     if (all) requests_.clear();
     return all != 0;
-  }
-
-  void wait() {
-    const auto begin = std::chrono::steady_clock::now();
-    for (i64 polls = 0; !done(); ++polls) {
-      if (polls > kPollsBeforeYielding) sched_yield();
-    }
-    const auto waited = std::chrono::steady_clock::now() - begin;
-    link_.waited_s += std::chrono::duration<double>(waited).count();
   }
 
  private:
@@ -61,24 +102,9 @@ class internal::Requests {
     }
   }
 
-  internal::Link& link_;
+  int tag_;
   std::vector<MPI_Request> requests_;
 };
-
-namespace {
-
-using internal::Requests;
-
-// What is under way in this process, of its main thread.
-std::vector<Requests*>& under_way() {
-  static std::vector<Requests*> all;
-  return all;
-}
-
-// MPI moves bytes only while it is called.
-void look_after_travels() {
-  for (Requests* r : under_way()) r->done();
-}
 
 template <class T>
 void add(std::span<const T> from, std::span<T> to) {
@@ -87,21 +113,118 @@ void add(std::span<const T> from, std::span<T> to) {
   });
 }
 
+// A sum as rounds of messages, each of which begins when the one before is over. Those of sums that
+// are under way together are told apart by their tags.
+template <class T>
+class SumErrand : public internal::Errand {
+ public:
+  SumErrand(internal::Link& link, std::span<T> values, int tag)
+      : Errand(link), values_(values), requests_(link, tag) {
+    if (std::has_single_bit(unsigned(link.size))) {
+      plan_halves();
+    } else {
+      plan_tree();
+    }
+    begin_round();
+  }
+
+  bool done() override {
+    while (at_ < rounds_.size()) {
+      if (!requests_.done()) return false;
+      const Round& round = rounds_[at_];
+      if (round.adds) add<T>({taken_.get(), round.taken.size()}, round.taken);
+      ++at_;
+      begin_round();
+    }
+    return true;
+  }
+
+ private:
+  struct Round {
+    int partner;
+    std::span<T> given;  // to the partner, or nothing
+    std::span<T> taken;  // from there, or nothing: put in place, or added
+    bool adds = false;
+  };
+
+  // With 2^b ranks each of them adds a part, and gets the others' then: at distance 1, 2, 4, ...
+  // two ranks give each other the half of their part that the other one keeps; and back.
+  void plan_halves() {
+    std::span<T> part = values_;
+    for (int distance = 1; distance < link_.size; distance *= 2) {
+      const size_t half = part.size() / 2;
+      const std::span<T> first = part.first(half), last = part.subspan(half);
+      const bool is_first = (link_.rank & distance) == 0;
+      part = is_first ? first : last;
+      rounds_.push_back({link_.rank ^ distance, is_first ? last : first, part, true});
+    }
+    for (size_t i = rounds_.size(); i-- > 0;) {
+      const Round there = rounds_[i];
+      rounds_.push_back({there.partner, there.taken, there.given});
+    }
+    taken_ = std::make_unique_for_overwrite<T[]>((values_.size() + 1) / 2);
+  }
+
+  // Any number of ranks: rank r takes from r + 1, r + 2, r + 4, ... the sums these have, and gives
+  // them that of all.
+  void plan_tree() {
+    for (int distance = 1; distance < link_.size; distance *= 2) {
+      if ((link_.rank & distance) != 0) {
+        rounds_.push_back({link_.rank - distance, values_, {}});
+        break;
+      }
+      if (link_.rank + distance < link_.size) {
+        rounds_.push_back({link_.rank + distance, {}, values_, true});
+        taken_ = std::make_unique_for_overwrite<T[]>(values_.size());
+      }
+    }
+    for (size_t i = rounds_.size(); i-- > 0;) {
+      const Round there = rounds_[i];
+      rounds_.push_back({there.partner, there.taken, there.given});
+    }
+  }
+
+  void begin_round() {
+    if (at_ == rounds_.size()) return;
+    const Round& r = rounds_[at_];
+    const std::span<T> to = r.adds ? std::span(taken_.get(), r.taken.size()) : r.taken;
+    if (!to.empty()) requests_.receive(std::as_writable_bytes(to), r.partner);
+    if (!r.given.empty()) requests_.send(std::as_bytes(r.given), r.partner);
+  }
+
+  std::span<T> values_;
+  std::unique_ptr<T[]> taken_;  // what is to be added
+  std::vector<Round> rounds_;
+  size_t at_ = 0;
+  Requests requests_;
+};
+
+constexpr int kTags = 1 << 12;  // MPI has at least 2^15
+
 }  // namespace
 
-Travel::Travel(std::shared_ptr<Requests> requests) : requests_(std::move(requests)) {
-  under_way().push_back(requests_.get());
+Travel::Travel(std::shared_ptr<internal::Errand> errand) : errand_(std::move(errand)) {
+  under_way().push_back(errand_.get());
   set_between_tasks(look_after_travels);
 }
 
 Travel::~Travel() { wait(); }
 
 void Travel::wait() {
-  if (requests_ == nullptr) return;
-  std::erase(under_way(), requests_.get());
+  if (errand_ == nullptr) return;
+  std::erase(under_way(), errand_.get());
   if (under_way().empty()) set_between_tasks(nullptr);
-  requests_->wait();
-  requests_ = nullptr;
+  errand_->wait();
+  errand_ = nullptr;
+}
+
+bool Travel::arrived() const {
+  if (errand_ == nullptr) return true;
+  if (looking) return false;
+  looking = true;
+  const bool done = errand_->done();
+  looking = false;
+  return done;
 }
 
 int Communicator::rank() const { return link_ ? link_->rank : 0; }
@@ -206,64 +329,20 @@ void Communicator::send(std::span<const std::byte> given, int from, int to,
 }
 
 template <class T>
+Travel Communicator::start_sum(std::span<T> values) const {
+  if (alone() || values.empty()) return {};
+  const int tag = 1 + link_->sums_begun++ % kTags;
+  return Travel(std::make_shared<SumErrand<T>>(*link_, values, tag));
+}
+
+template <class T>
 void Communicator::sum(std::span<T> values) const {
-  if (alone() || values.empty()) return;
-  std::has_single_bit(unsigned(size())) ? sum_in_halves(values) : sum_at_the_first(values);
-}
-
-// With 2^b ranks each of them adds a part, and gets the others' then: at distance 1, 2, 4, ... two
-// ranks give each other the half of their part that the other one keeps; and back.
-template <class T>
-void Communicator::sum_in_halves(std::span<T> values) const {
-  struct Round {
-    int partner;
-    std::span<T> kept, given;
-  };
-  std::vector<Round> rounds;
-  std::vector<T> taken((values.size() + 1) / 2);
-  std::span<T> part = values;
-  for (int distance = 1; distance < size(); distance *= 2) {
-    const size_t half = part.size() / 2;
-    const std::span<T> first = part.first(half), last = part.subspan(half);
-    const bool is_first = (rank() & distance) == 0;
-    const Round round{rank() ^ distance, is_first ? first : last, is_first ? last : first};
-    const std::span<T> theirs = std::span(taken).first(round.kept.size());
-    Requests requests(*link_);
-    requests.receive(std::as_writable_bytes(theirs), round.partner);
-    requests.send(std::as_bytes(round.given), round.partner);
-    requests.wait();
-    add<T>(theirs, round.kept);
-    part = round.kept;
-    rounds.push_back(round);
-  }
-  for (size_t i = rounds.size(); i-- > 0;) {
-    Requests requests(*link_);
-    requests.receive(std::as_writable_bytes(rounds[i].given), rounds[i].partner);
-    requests.send(std::as_bytes(rounds[i].kept), rounds[i].partner);
-    requests.wait();
-  }
-}
-
-// Any number of ranks: rank r takes from r + 1, r + 2, r + 4, ... the sums these have.
-template <class T>
-void Communicator::sum_at_the_first(std::span<T> values) const {
-  std::vector<T> taken(values.size());
-  for (int distance = 1; distance < size(); distance *= 2) {
-    Requests requests(*link_);
-    if ((rank() & distance) != 0) {
-      requests.send(std::as_bytes(values), rank() - distance);
-      requests.wait();
-      break;
-    }
-    if (rank() + distance >= size()) continue;
-    requests.receive(std::as_writable_bytes(std::span(taken)), rank() + distance);
-    requests.wait();
-    add<T>(taken, values);
-  }
-  broadcast(std::as_writable_bytes(values), 0);
+  start_sum(values).wait();
 }
 
 template void Communicator::sum(std::span<float>) const;
 template void Communicator::sum(std::span<double>) const;
+template Travel Communicator::start_sum(std::span<float>) const;
+template Travel Communicator::start_sum(std::span<double>) const;
 
 }  // namespace quern

@@ -15,7 +15,7 @@ namespace quern {
 
 namespace internal {
 struct Link;
-class Requests;
+class Errand;
 }  // namespace internal
 
 // Bytes under way between ranks. They go on while this thread computes: parallel_for() looks after
@@ -23,19 +23,21 @@ class Requests;
 class Travel {
  public:
   Travel() = default;
-  explicit Travel(std::shared_ptr<internal::Requests> requests);
+  explicit Travel(std::shared_ptr<internal::Errand> errand);
   ~Travel();
-  Travel(Travel&& other) noexcept : requests_(std::exchange(other.requests_, nullptr)) {}
+  Travel(Travel&& other) noexcept : errand_(std::exchange(other.errand_, nullptr)) {}
   Travel& operator=(Travel&& other) noexcept {
-    std::swap(requests_, other.requests_);
+    std::swap(errand_, other.errand_);
     return *this;
   }
 
   // Until all is there. Once is enough.
   void wait();
+  // Whether it is, without waiting.
+  bool arrived() const;
 
  private:
-  std::shared_ptr<internal::Requests> requests_;  // nothing: at rest
+  std::shared_ptr<internal::Errand> errand_;  // nothing: at rest
 };
 
 // A cheap value: copies stand for the same group. Not for several threads.
@@ -78,15 +80,13 @@ class Communicator {
   // wherever 2^a lanes are summed by 2^b ranks of 2^(a - b) lanes each.
   template <class T>
   void sum(std::span<T> values) const;
+  // The same, of which this is the start; there may be several under way.
+  template <class T>
+  Travel start_sum(std::span<T> values) const;
 
  private:
   friend class Runtime;
   explicit Communicator(std::shared_ptr<internal::Link> link) : link_(std::move(link)) {}
-  template <class T>
-  void sum_in_halves(std::span<T> values) const;
-  template <class T>
-  void sum_at_the_first(std::span<T> values) const;
-
   std::shared_ptr<internal::Link> link_;  // nothing: alone
 };
 

@@ -2,6 +2,7 @@
 #include "quern/distributed/grad_sync.h"
 
 #include <algorithm>
+#include <unordered_map>
 
 #include "quern/autograd/kernels/parallel.h"
 
@@ -12,61 +13,119 @@ constexpr i64 kBucket = i64{4} << 20;  // elements: large enough for latency not
 
 constexpr i64 kAddedAtOnce = i64{1} << 15;
 
-// A run of elements of one gradient, and where it lies in the bucket.
-template <class T>
-struct Piece {
-  T* grad;
-  i64 size, place;
-};
+constexpr size_t kUnderWay = 2;  // buckets; each takes memory
 
-template <class T>
-void sum_bucket(std::vector<Piece<T>>& pieces, std::vector<T>& bucket, const Communicator& group) {
-  if (pieces.empty()) return;
-  parallel_for(i64(pieces.size()), [&](i64 i) {
-    const Piece<T>& p = pieces[size_t(i)];
-    std::copy(p.grad, p.grad + p.size, bucket.data() + p.place);
-  });
-  group.sum(std::span(bucket).first(size_t(pieces.back().place + pieces.back().size)));
-  parallel_for(i64(pieces.size()), [&](i64 i) {
-    const Piece<T>& p = pieces[size_t(i)];
-    std::copy(bucket.data() + p.place, bucket.data() + p.place + p.size, p.grad);
-  });
-  pieces.clear();
-}
-
-template <class T>
-void sum_of_type(std::span<Parameter* const> parameters, const Communicator& group) {
-  i64 all = 0;
-  for (const Parameter* p : parameters)
-    all += p->grad.dtype() == dtype_of<T>() ? p->grad.numel() : 0;
-  std::vector<T> bucket(static_cast<size_t>(std::min(all, kBucket)));
-  std::vector<Piece<T>> pieces;
-  i64 used = 0;
-  for (const Parameter* p : parameters) {
-    if (p->grad.dtype() != dtype_of<T>()) continue;
-    const i64 size = p->grad.numel();
-    for (i64 begin = 0; begin < size;) {
-      if (used == kBucket) {
-        sum_bucket(pieces, bucket, group);
-        used = 0;
-      }
-      const i64 count = std::min(size - begin, kBucket - used);
-      pieces.push_back({p->grad.data<T>() + begin, count, used});
-      used += count;
-      begin += count;
-    }
+// The parameters, the last ones first; but those that share a flag, a stack, together and in order.
+std::vector<Parameter*> from_the_last(std::span<Parameter* const> parameters) {
+  std::unordered_map<const bool*, std::vector<Parameter*>> sharing;
+  for (Parameter* p : parameters) sharing[p->grad_written.get()].push_back(p);
+  std::vector<Parameter*> list;
+  for (size_t i = parameters.size(); i-- > 0;) {
+    const auto found = sharing.find(parameters[i]->grad_written.get());
+    if (found == sharing.end()) continue;
+    list.insert(list.end(), found->second.begin(), found->second.end());
+    sharing.erase(found);
   }
-  sum_bucket(pieces, bucket, group);
+  return list;
 }
 
 }  // namespace
 
+GradientSums::GradientSums(std::span<Parameter* const> parameters, const Communicator& group)
+    : group_(group) {
+  if (group.alone()) return;
+  parameters_ = from_the_last(parameters);
+  for (Parameter* p : parameters_) {
+    const i64 size = p->grad.numel();
+    for (i64 begin = 0; begin < size;) {
+      if (buckets_.empty() || buckets_.back().size == kBucket ||
+          buckets_.back().pieces[0].parameter->grad.dtype() != p->grad.dtype()) {
+        buckets_.emplace_back();
+      }
+      Bucket& bucket = buckets_.back();
+      const i64 count = std::min(size - begin, kBucket - bucket.size);
+      bucket.pieces.push_back({p, begin, count, bucket.size});
+      bucket.size += count;
+      begin += count;
+    }
+  }
+}
+
+void GradientSums::complete(const bool* grad_written) {
+  // All are made definite before the flag changes: slices of a stack share it.
+  std::vector<Parameter*> sharing;
+  for (Parameter* p : parameters_) {
+    if (p->grad_written.get() == grad_written) sharing.push_back(p);
+  }
+  for (const Parameter* p : sharing) p->settle_grad();
+  for (const Parameter* p : sharing) *p->grad_written = true;
+  complete_.insert(grad_written);
+  go_on(false);
+}
+
+void GradientSums::finish() {
+  for (const Parameter* p : parameters_) p->settle_grad();
+  for (const Parameter* p : parameters_) {
+    *p->grad_written = true;
+    complete_.insert(p->grad_written.get());
+  }
+  go_on(true);
+}
+
+bool GradientSums::is_complete(const Bucket& bucket) const {
+  return std::ranges::all_of(bucket.pieces, [&](const Piece& p) {
+    return complete_.contains(p.parameter->grad_written.get());
+  });
+}
+
+void GradientSums::go_on(bool wait) {
+  while (ended_ < buckets_.size()) {
+    while (begun_ < buckets_.size() && begun_ < ended_ + kUnderWay &&
+           is_complete(buckets_[begun_])) {
+      begin(buckets_[begun_++]);
+    }
+    if (ended_ == begun_ || (!wait && !buckets_[ended_].travel.arrived())) return;
+    end(buckets_[ended_++]);
+  }
+}
+
+template <class T>
+T* GradientSums::Piece::data() const {
+  return parameter->grad.data<T>() + begin;
+}
+
+void GradientSums::begin(Bucket& bucket) {
+  for_float_type(bucket.pieces[0].parameter->grad, [&]<class T>() {
+    const auto apart = [](const Piece& a, const Piece& b) {
+      return a.data<T>() + a.size != b.data<T>();
+    };
+    T* values = bucket.pieces[0].data<T>();
+    if (std::ranges::adjacent_find(bucket.pieces, apart) != bucket.pieces.end()) {
+      bucket.copy = Tensor::empty({bucket.size}, dtype_of<T>());
+      values = bucket.copy.data<T>();
+      parallel_for(i64(bucket.pieces.size()), [&](i64 i) {
+        const Piece& p = bucket.pieces[size_t(i)];
+        std::copy_n(p.data<T>(), p.size, values + p.place);
+      });
+    }
+    bucket.travel = group_.start_sum(std::span(values, size_t(bucket.size)));
+  });
+}
+
+void GradientSums::end(Bucket& bucket) {
+  bucket.travel.wait();
+  if (!bucket.copy.defined()) return;
+  for_float_type(bucket.copy, [&]<class T>() {
+    parallel_for(i64(bucket.pieces.size()), [&](i64 i) {
+      const Piece& p = bucket.pieces[size_t(i)];
+      std::copy_n(bucket.copy.data<T>() + p.place, p.size, p.data<T>());
+    });
+  });
+  bucket.copy = {};
+}
+
 void sum_gradients(std::span<Parameter* const> parameters, const Communicator& group) {
-  if (group.alone() || parameters.empty()) return;
-  for (const Parameter* p : parameters) p->settle_grad();
-  for (const Parameter* p : parameters) *p->grad_written = true;
-  sum_of_type<float>(parameters, group);
-  sum_of_type<double>(parameters, group);
+  GradientSums(parameters, group).finish();
 }
 
 void sum_into_first(std::span<Parameter* const> parameters) {

@@ -38,14 +38,39 @@ void LaneTree::add_lane(i64 lane) {
   if (sum.empty()) {
     for (const Parameter* p : parameters_) sum.push_back(Tensor::like(p->grad));
   }
-  combine((i64{1} << carries) - 1, &sum);
+  combine(chunks_, (i64{1} << carries) - 1, &sum);
   for (Parameter* p : parameters_) p->clear_grad();
+}
+
+void LaneTree::complete(const bool* grad_written) {
+  if (next_ != lanes_ - 1) throw_out_of_order("complete()");
+  for (const Parameter* p : parameters_) {
+    if (p->grad_written.get() == grad_written) p->settle_grad();
+  }
+  for (const Parameter* p : parameters_) {
+    if (p->grad_written.get() == grad_written) *p->grad_written = true;
+  }
+  combine(chunks_where([&](const bool* flag) { return flag == grad_written; }), lanes_ - 1,
+          nullptr);
+  complete_.insert(grad_written);
 }
 
 void LaneTree::finish() {
   if (next_ != lanes_) throw_out_of_order("finish()");
-  combine(lanes_ - 1, nullptr);  // the levels that lanes 0 to lanes_ - 2 have filled
+  // The levels that lanes 0 to lanes_ - 2 have filled.
+  combine(chunks_where([&](const bool* flag) { return !complete_.contains(flag); }), lanes_ - 1,
+          nullptr);
+  complete_.clear();
   next_ = 0;
+}
+
+template <class F>
+std::vector<ParameterChunk> LaneTree::chunks_where(F&& wanted) const {
+  std::vector<ParameterChunk> some;
+  for (const ParameterChunk& c : chunks_) {
+    if (wanted(parameters_[c.parameter]->grad_written.get())) some.push_back(c);
+  }
+  return some;
 }
 
 void LaneTree::throw_out_of_order(const std::string& call) const {
@@ -55,10 +80,11 @@ void LaneTree::throw_out_of_order(const std::string& call) const {
               ExitCode::kInternal);
 }
 
-void LaneTree::combine(i64 levels, const std::vector<Tensor>* keep) {
+void LaneTree::combine(std::span<const ParameterChunk> chunks, i64 levels,
+                       const std::vector<Tensor>* keep) {
   if (levels == 0 && keep == nullptr) return;
-  parallel_for(i64(chunks_.size()), [&](i64 c) {
-    const ParameterChunk& chunk = chunks_[size_t(c)];
+  parallel_for(i64(chunks.size()), [&](i64 c) {
+    const ParameterChunk& chunk = chunks[size_t(c)];
     const Tensor& grad = parameters_[chunk.parameter]->grad;
     for_float_type(grad, [&]<class T>() {
       const i64 size = chunk.end - chunk.begin;

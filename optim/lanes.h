@@ -3,7 +3,9 @@
 // number of lanes alone, whoever computes which lane.
 #pragma once
 
+#include <span>
 #include <string>
+#include <unordered_set>
 #include <vector>
 
 #include "quern/autograd/parameter.h"
@@ -28,15 +30,21 @@ class LaneTree {
   // Takes Parameter::grad as the gradient of `lane`, which must be the next one, and clears it for
   // the lane after (the last one stays in place). Throws Error where the order is another.
   void add_lane(i64 lane);
+  // While the last lane is computed: the gradients that share this flag are complete, and hold the
+  // sum from here on.
+  void complete(const bool* grad_written);
   // After the last lane: Parameter::grad holds the sum, and counts as written.
   void finish();
 
   i64 lanes() const { return lanes_; }
 
  private:
-  // grad = sums_[l] + grad for each level l whose bit is in `levels`, lowest first; then a copy of
-  // grad to `keep`, if any.
-  void combine(i64 levels, const std::vector<Tensor>* keep);
+  // Of these chunks grad = sums_[l] + grad for each level l whose bit is in `levels`, lowest first;
+  // then a copy of grad to `keep`, if any.
+  void combine(std::span<const ParameterChunk> chunks, i64 levels, const std::vector<Tensor>* keep);
+  // The chunks of the parameters with a flag for which `wanted` says so.
+  template <class F>
+  std::vector<ParameterChunk> chunks_where(F&& wanted) const;
   [[noreturn]] void throw_out_of_order(const std::string& call) const;
 
   std::vector<Parameter*> parameters_;
@@ -45,6 +53,7 @@ class LaneTree {
   std::vector<std::vector<Tensor>> sums_;
   i64 lanes_;
   i64 next_ = 0;  // lanes added so far in this step
+  std::unordered_set<const bool*> complete_;
 };
 
 }  // namespace quern

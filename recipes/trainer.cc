@@ -136,21 +136,20 @@ Trainer::Trainer(const Recipe& recipe, std::shared_ptr<const Sampler> sampler, S
                        .expected = "1 where a part of the model is trained",
                        .actual = std::to_string(recipe.distributed.ep_size)});
   }
+  for (Parameter* p : parameters_) {
+    const bool apart = p->kind == ParamKind::routed_expert && !groups.ep.alone();
+    (apart ? spread_ : everywhere_).push_back(p);
+  }
   model_.initialise(std::uint64_t(recipe.train.seed));
   if (!recipe.finetune.distill_from.empty()) {
     teacher_.emplace(recipe, model_.dtype, sampler_->sources()[0].file->tokenizer_sha256());
   }
 }
 
-// Routed experts over the ranks that have the same ones, all else over all.
-void Trainer::sum_over_ranks() {
+void Trainer::sum_over_ranks(GradientSums& begun) {
   model_.sum_over_senders();
-  std::vector<Parameter*> everywhere, spread;
-  for (Parameter* p : parameters_) {
-    (p->kind == ParamKind::routed_expert ? spread : everywhere).push_back(p);
-  }
-  sum_gradients(everywhere, groups_.world);
-  sum_gradients(spread, groups_.expert_dp);
+  begun.finish();
+  sum_gradients(spread_, groups_.expert_dp);
 }
 
 // Each parameter counts once, wherever it is, in the order of one rank that has them all.
@@ -264,6 +263,7 @@ void Trainer::compute_gradients(const Batch& batch, StepReport& report, FaultFin
     whole.whole_step_known = true;
   }
   for (Parameter* p : with_gradients_) p->clear_grad();
+  GradientSums sums(everywhere_, groups_.world);
   for (i64 own = 0; own < lanes_.lanes(); ++own) {
     const auto [lane, lane_begin, lane_end] = lane_part(
         own, groups_.world.rank(), groups_.world.size(), recipe_.train.lanes, batch.tokens.dim(0));
@@ -272,14 +272,15 @@ void Trainer::compute_gradients(const Batch& batch, StepReport& report, FaultFin
     const bool watched = watch.output || watch.gradient;
     TrainingStep step = whole;
     for (i64 first = lane_begin; first < lane_end; first += micro) {
-      parts.push_back(
-          run_micro_batch(batch, first, micro, counted, watched ? &watch : nullptr, step));
+      const bool last = own + 1 == lanes_.lanes() && first + micro >= lane_end;
+      parts.push_back(run_micro_batch(batch, first, micro, counted, watched ? &watch : nullptr,
+                                      step, last && !groups_.world.alone() ? &sums : nullptr));
     }
     lanes_.add_lane(own);
   }
   lanes_.finish();
   const double seconds = seconds_now() - groups_.ep.waited_s() - begin;
-  sum_over_ranks();
+  sum_over_ranks(sums);
   add_parts(parts, groups_.world, report);
   for (const auto& one : groups_.world.all_gather_values(std::span(&seconds, 1))) {
     report.rank_seconds.push_back(one[0]);
@@ -309,7 +310,8 @@ std::vector<ops::ChoiceCounts> Trainer::count_choices(const Batch& batch, Traini
 // The loss is the step's mean: each token weighs 1 / counted, each sequence's balance loss
 // 1 / sequences, so that neither depends on how the step is cut.
 MicroBatchReport Trainer::run_micro_batch(const Batch& batch, i64 first, i64 count, i64 counted,
-                                          const TapeWatch* watch, TrainingStep& step) {
+                                          const TapeWatch* watch, TrainingStep& step,
+                                          GradientSums* completes) {
   const Tensor labels = batch.labels.rows(first, first + count);
   const Tensor first_key =
       sampler_->masks_documents() ? batch.doc_start.rows(first, first + count) : Tensor();
@@ -333,6 +335,12 @@ MicroBatchReport Trainer::run_micro_batch(const Batch& batch, i64 first, i64 cou
     const Var further = nextn_loss(tape, out.nextn, head, labels, first_key, weight);
     loss = ops::add(tape, loss, ops::scale(tape, further, recipe_.model.nextn_loss_weight));
     part.nextn_loss = further.item();
+  }
+  if (completes != nullptr) {
+    tape.set_on_complete([&](const Parameter& p) {
+      lanes_.complete(p.grad_written.get());
+      completes->complete(p.grad_written.get());
+    });
   }
   tape.backward(loss);
   step.counted.resize(out.router.size());

@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "quern/data/sampler.h"
+#include "quern/distributed/grad_sync.h"
 #include "quern/distributed/groups.h"
 #include "quern/layers/model.h"
 #include "quern/optim/adamw.h"
@@ -107,10 +108,12 @@ class Trainer {
  private:
   // Fills Parameter::grad, and the sums of the report.
   void compute_gradients(const Batch& batch, StepReport& report, FaultFinder* finder);
-  void sum_over_ranks();
+  void sum_over_ranks(GradientSums& begun);
   double norm_over_ranks() const;
+  // The last one of a step completes gradients.
   MicroBatchReport run_micro_batch(const Batch& batch, i64 first, i64 count, i64 counted,
-                                   const TapeWatch* watch, TrainingStep& step);
+                                   const TapeWatch* watch, TrainingStep& step,
+                                   GradientSums* completes);
   std::vector<ops::ChoiceCounts> count_choices(const Batch& batch, TrainingStep step) const;
   BadStep refuse(const Batch& batch, const Symptom& symptom);
   std::string find_fault(const Batch& batch);
@@ -121,6 +124,8 @@ class Trainer {
   Model model_;
   std::vector<Parameter*> parameters_;      // that are trained
   std::vector<Parameter*> with_gradients_;  // these and Model::for_other_ranks()
+  std::vector<Parameter*> everywhere_,
+      spread_;  // summed over all ranks, or those with the same ones
   StateLayout layout_;
   AdamW optimizer_;  // of the parameters whose moments are on this rank
   LrSchedule lr_schedule_;

@@ -20,6 +20,7 @@ struct Link {
   MPI_Comm comm;
   int rank = 0, size = 1;
   double waited_s = 0;
+  int sums_begun = 0;
 };
 
 }  // namespace quern::internal

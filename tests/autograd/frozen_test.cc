@@ -57,9 +57,9 @@ TEST(Frozen, AFrozenParameterIsAConstant) {
   EXPECT_FALSE(*w.grad_written);
   Tape tape;
   EXPECT_FALSE(tape.parameter(w).requires_grad());
-  EXPECT_FALSE(tape.met_trainable());
+  EXPECT_TRUE(tape.met_trainable().empty());
   EXPECT_TRUE(tape.parameter(head).requires_grad());
-  EXPECT_TRUE(tape.met_trainable());
+  EXPECT_FALSE(tape.met_trainable().empty());
 }
 
 TEST(Frozen, OtherOperationsRefuseAStackTrainedInPart) {

@@ -150,5 +150,33 @@ TEST(Tape, AWatchSeesOperationsAndGradientsInOrder) {
   }
 }
 
+// Of those used once, twice, in a segment that is computed again, and both in and outside of one.
+TEST(Tape, TellsWhenAGradientIsComplete) {
+  Parameter once("once", {2}, ParamKind::norm, DType::f64), twice = once, again = once, both = once;
+  for (Parameter* p : {&once, &twice, &again, &both}) {
+    p->grad = Tensor::zeros({2}, DType::f64);
+    p->grad_written = std::make_shared<bool>(false);
+    p->value.fill(1);
+  }
+  twice.name = "twice", again.name = "again", both.name = "both";
+  Tape tape;
+  std::vector<std::string> told;
+  std::vector<double> twice_then;
+  tape.set_on_complete([&](const Parameter& p) {
+    told.push_back(p.name);
+    twice_then.push_back(*twice.grad_written ? twice.grad.data<double>()[0] : 0);
+  });
+  Var y = ops::add(tape, tape.parameter(twice), tape.parameter(both));
+  y = recompute(tape, {y}, [&](Tape& t, std::span<const Var> in, bool) -> std::vector<Var> {
+    return {ops::add(t, in[0], ops::add(t, t.parameter(again), t.parameter(both)))};
+  })[0];
+  y = ops::add(tape, y, tape.parameter(twice));
+  y = ops::add(tape, y, tape.parameter(once));
+  const Tensor dy = Tensor::full({2}, DType::f64, 3);
+  tape.backward(std::span(&y, 1), std::span(&dy, 1));
+  EXPECT_EQ(told, (std::vector<std::string>{"once", "again", "twice", "both"}));
+  EXPECT_EQ(twice_then, (std::vector<double>{0, 3, 6, 6}));
+}
+
 }  // namespace
 }  // namespace quern

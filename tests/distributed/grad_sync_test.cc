@@ -69,6 +69,43 @@ TEST(SumGradients, WhatNobodyWroteIsZero) {
   for (const float g : p.grad.span<float>()) EXPECT_EQ(g, 3);
 }
 
+// A stack whose slices nobody wrote on some ranks, larger than a bucket, between others, and told
+// of in an order of each rank's own.
+TEST(GradientSums, AreThoseOfSumGradientsInWhateverOrderGradientsAreComplete) {
+  constexpr i64 kSlice = i64{3} << 20;
+  std::vector<Parameter> first, second;
+  for (std::vector<Parameter>* all : {&first, &second}) {
+    const Parameter stack("stack", {2, kSlice}, ParamKind::routed_expert, DType::f32);
+    const Parameter other("other", {2, 50}, ParamKind::routed_expert, DType::f32);
+    all->emplace_back("before", Shape{1000}, ParamKind::norm, DType::f32);
+    for (const i64 i : {0, 1}) {
+      all->push_back(stack.slice("stack" + std::to_string(i), i * kSlice, {kSlice}));
+      all->push_back(other.slice("other" + std::to_string(i), i * 50, {50}));
+    }
+    all->emplace_back("after", Shape{3}, ParamKind::norm, DType::f32);
+    for (const Parameter& p : *all) {
+      if (p.name[0] != 's' || world().rank() == 0) fill(p, world().rank());
+    }
+  }
+  std::vector<Parameter*> a, b;
+  for (size_t i = 0; i < first.size(); ++i) {
+    a.push_back(&first[i]);
+    b.push_back(&second[i]);
+  }
+  sum_gradients(a, world());
+  GradientSums sums(b, world());
+  const size_t turn = size_t(world().rank());
+  for (const size_t i : {turn % 4, (turn + 2) % 4}) {  // 0: before, 1: stack, 2: other, 3: after
+    sums.complete(second[i == 3 ? 5 : i].grad_written.get());
+  }
+  sums.finish();
+  for (size_t i = 0; i < a.size(); ++i) {
+    EXPECT_TRUE(*b[i]->grad_written);
+    const auto want = a[i]->grad.bytes(), got = b[i]->grad.bytes();
+    EXPECT_TRUE(std::equal(want.begin(), want.end(), got.begin())) << a[i]->name;
+  }
+}
+
 // More than a bucket holds.
 TEST(SumGradients, CutsLargeOnesIntoBuckets) {
   Parameter p("p", {(i64{4} << 20) + 5}, ParamKind::norm, DType::f32);
