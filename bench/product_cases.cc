@@ -1,5 +1,9 @@
 // SPDX-License-Identifier: MIT
+#include <memory>
+#include <utility>
+
 #include "bench/cases.h"
+#include "quern/autograd/kernels/experts.h"
 #include "quern/autograd/kernels/gemm.h"
 
 namespace quern::bench {
@@ -122,6 +126,113 @@ Case expert_weights_case(const std::string& name, i64 m, i64 n) {
           error};
 }
 
+// A layer's experts whole, in one kernel. What it rounds on the way may move each term of a result
+// by so much of its size:
+template <class T>
+constexpr double kRounding = dtype_of<T>() == DType::bf16 ? 4.0 / 512 : 2e-5;
+
+template <class T>
+struct LayerOfExperts {
+  Tensor x = operand<T>({kTokens, kHidden}, "x"), dy = operand<T>({kTokens, kHidden}, "dy");
+  Tensor gate_up = weights({kExperts, 2 * kWidth, kHidden}, "gate_up");
+  Tensor down = weights({kExperts, kHidden, kWidth}, "down");
+  Tensor token_of_row = row_numbers(kRows, 7, kTokens), slot_of_row = row_numbers(kRows, 1, kRows);
+  Tensor weight = random_tensor({kRows}, "weight");
+  Tensor outputs = Tensor::empty({kRows, 2 * kWidth}, dtype_of<T>());
+  Tensor y = Tensor::empty({kRows, kHidden}, DType::f32), drows = Tensor::like(y);
+  Tensor inner = Tensor::empty({kRows, kWidth}, dtype_of<T>()), douts = Tensor::like(outputs);
+  Tensor dweight = Tensor::like(weight);
+  std::vector<i64> offsets = even_offsets();
+
+  static Tensor weights(const Shape& shape, const char* purpose) {
+    const Tensor w = random_tensor(shape, purpose);
+    for (float& v : w.span<float>()) v *= 0.05f;
+    return w.cast(dtype_of<T>());
+  }
+  void forward() const {
+    kernels::experts<T>({kExperts, kHidden, kWidth, offsets.data(), x.data<T>(),
+                         token_of_row.data<i32>(), gate_up.data<T>(), down.data<T>(),
+                         outputs.data<T>(), y.data<float>(), false});
+  }
+  void backward() const {
+    kernels::experts_backward<T>({kExperts, kHidden, kWidth, offsets.data(), x.data<T>(),
+                                  token_of_row.data<i32>(), gate_up.data<T>(), down.data<T>(),
+                                  outputs.data<T>(), dy.data<T>(), slot_of_row.data<i32>(),
+                                  weight.data<float>(), inner.data<T>(), douts.data<T>(),
+                                  dweight.data<float>(), false, drows.data<float>()});
+  }
+
+  static const T* row(const Tensor& t, i64 r, i64 width) { return t.data<T>() + r * width; }
+  static double dot(const T* a, const T* b, i64 n, i64 step_b = 1) {
+    double sum = 0;
+    for (i64 i = 0; i < n; ++i) sum += double(float(a[i])) * double(float(b[i * step_b]));
+    return sum;
+  }
+  // gate and up of a row at a column of `inner`
+  std::pair<double, double> outputs_at(i64 r, i64 column) const {
+    const T* w = gate_up.data<T>() + r / (kRows / kExperts) * 2 * kWidth * kHidden;
+    const T* from = row(x, token_of_row.data<i32>()[r], kHidden);
+    return {dot(from, w + column * kHidden, kHidden),
+            dot(from, w + (kWidth + column) * kHidden, kHidden)};
+  }
+  double forward_error() const {
+    double worst = 0;
+    for (int s = 0; s < kSamples; ++s) {
+      const i64 r = sample(2 * s, kRows), j = sample(2 * s + 1, kHidden);
+      const T* w = down.data<T>() + (r / (kRows / kExperts) * kHidden + j) * kWidth;
+      double sum = 0, size = 0;
+      for (i64 i = 0; i < kWidth; ++i) {
+        const auto [gate, up] = outputs_at(r, i);
+        const double term = gate * up / (1 + std::exp(-gate)) * double(float(w[i]));
+        sum += term, size += std::abs(term);
+      }
+      worst = std::max(
+          worst, std::abs(y.data<float>()[r * kHidden + j] - sum) / (kRounding<T> * (size + 1e-3)));
+    }
+    return worst;
+  }
+  double backward_error() const {
+    double worst = 0;
+    const auto see = [&](double computed, double expected, double size) {
+      worst = std::max(worst, std::abs(computed - expected) / (kRounding<T> * (size + 1e-3)));
+    };
+    for (int s = 0; s < kSamples; ++s) {
+      const i64 r = sample(3 * s, kRows), c = sample(3 * s + 1, kWidth), e = r / (kRows / kExperts);
+      const auto [gate, up] = outputs_at(r, c);
+      const double sigmoid = 1 / (1 + std::exp(-gate)), w = weight.data<float>()[r];
+      const double d = dot(row(dy, token_of_row.data<i32>()[r], kHidden),
+                           down.data<T>() + e * kHidden * kWidth + c, kHidden, kWidth);
+      const double slope = sigmoid * (1 + gate * (1 - sigmoid));
+      see(float(row(inner, r, kWidth)[c]), w * gate * sigmoid * up, 1 + std::abs(gate * up * w));
+      see(float(row(douts, r, 2 * kWidth)[c]), w * d * up * slope, 1 + std::abs(w * d * up));
+      see(float(row(douts, r, 2 * kWidth)[kWidth + c]), w * d * gate * sigmoid,
+          1 + std::abs(w * d * gate));
+      ExactSum sum;
+      const i64 h = sample(3 * s + 2, kHidden);
+      for (i64 i = 0; i < 2 * kWidth; ++i) {
+        sum.add(row(douts, r, 2 * kWidth)[i],
+                gate_up.data<T>()[(e * 2 * kWidth + i) * kHidden + h]);
+      }
+      worst = std::max(worst, sum.error(drows.data<float>()[r * kHidden + h]));
+    }
+    return worst;
+  }
+};
+
+template <class T>
+void add_layer_of_experts(std::vector<Case>& cases) {
+  const auto layer = std::make_shared<LayerOfExperts<T>>();
+  layer->forward();  // what backward reads
+  const double flops = 6.0 * double(kRows * kHidden * kWidth);
+  const double matrices = double(sizeof(T)) * 3.0 * double(kExperts * kHidden * kWidth);
+  const double rows =
+      double(sizeof(T)) * double(kRows * 2 * kWidth) + 4.0 * double(kRows * kHidden);
+  cases.push_back({prefix<T>() + "experts/whole/forward", flops, matrices + rows,
+                   [layer] { layer->forward(); }, [layer] { return layer->forward_error(); }});
+  cases.push_back({prefix<T>() + "experts/whole/backward_of_rows", flops, matrices + 2 * rows,
+                   [layer] { layer->backward(); }, [layer] { return layer->backward_error(); }});
+}
+
 template <class T>
 void add_products(std::vector<Case>& cases) {
   const auto linear = [&](const std::string& name, i64 tokens, i64 in, i64 out) {
@@ -144,6 +255,7 @@ void add_products(std::vector<Case>& cases) {
   cases.push_back(experts_case<T>("down/forward", kHidden, kWidth, true));
   cases.push_back(experts_case<T>("down/dx", kWidth, kHidden, false));
   cases.push_back(expert_weights_case<T>("down/dw", kHidden, kWidth));
+  add_layer_of_experts<T>(cases);
 }
 
 }  // namespace

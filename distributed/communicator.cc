@@ -264,6 +264,16 @@ std::string Communicator::broadcast(std::string text, int root) const {
   return text;
 }
 
+Travel Communicator::start_broadcast(std::span<std::byte> bytes, int root) const {
+  if (alone()) return {};
+  auto requests = std::make_shared<Requests>(*link_);
+  if (rank() != root) requests->receive(bytes, root);
+  for (int r = 0; r < size() && rank() == root; ++r) {
+    if (r != root) requests->send(bytes, r);
+  }
+  return Travel(std::move(requests));
+}
+
 std::vector<std::vector<std::byte>> Communicator::all_gather(
     std::span<const std::byte> mine) const {
   std::vector<std::vector<std::byte>> all(static_cast<size_t>(size()));

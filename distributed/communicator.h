@@ -59,6 +59,8 @@ class Communicator {
   // What `root` has in `bytes` becomes everybody's.
   void broadcast(std::span<std::byte> bytes, int root) const;
   std::string broadcast(std::string text, int root) const;
+  // The start of a broadcast, from `root` to each: for many, whose roots are evenly spread.
+  Travel start_broadcast(std::span<std::byte> bytes, int root) const;
   // What every rank gives, by rank; sizes may differ.
   std::vector<std::vector<std::byte>> all_gather(std::span<const std::byte> mine) const;
   template <class T>

@@ -6,6 +6,7 @@
 #include <chrono>
 
 #include "quern/autograd/error.h"
+#include "quern/autograd/kernels/parallel.h"
 #include "quern/distributed/grad_sync.h"
 
 namespace quern {
@@ -84,6 +85,32 @@ TimedTraffic time_exchange(const Communicator& ranks, i64 bytes, int calls) {
   return {exchange_traffic(ranks.size(), double(given.size())), seconds};
 }
 
+// Computing without memory in one of many tasks.
+void compute_a_little() {
+  volatile double x = 1;
+  for (int i = 0; i < 20'000; ++i) x = x * 0.999 + 0.5;
+}
+
+void compute_tasks(i64 n) {
+  parallel_for(n, [](i64) { compute_a_little(); });
+}
+
+double measure_hidden(const Communicator& ranks, const TimedTraffic& sum) {
+  constexpr i64 kTrial = 64;
+  const double task = time_calls(ranks, 1, [] { compute_tasks(kTrial); }) / double(kTrial);
+  const i64 tasks = std::max<i64>(1, i64(sum.seconds / task));
+  const i64 bytes = i64(sum.traffic.bytes / sum_traffic(ranks.size(), 1).bytes);
+  std::vector<float> values(static_cast<size_t>(bytes) / sizeof(float));
+  const double alone = time_calls(ranks, 1, [&] { ranks.sum(std::span(values)); });
+  const double computing = time_calls(ranks, 1, [&] { compute_tasks(tasks); });
+  const double both = time_calls(ranks, 1, [&] {
+    Travel travel = ranks.start_sum(std::span(values));
+    compute_tasks(tasks);
+    travel.wait();
+  });
+  return std::clamp((alone + computing - both) / std::min(alone, computing), 0.0, 1.0);
+}
+
 }  // namespace
 
 Traffic message_traffic(double bytes) { return {1, bytes}; }
@@ -118,12 +145,14 @@ LinkCost fit_link(std::span<const TimedTraffic> measured) {
 }
 
 NetworkCost fit_network(const NetworkTimes& times) {
-  return {fit_link(times.message), fit_link(times.sum), fit_link(times.exchange)};
+  return {fit_link(times.message), fit_link(times.sum), fit_link(times.exchange), times.hidden};
 }
 
 NetworkTimes measure_network(const Communicator& ranks) {
-  return {time_sizes(ranks, time_message), time_sizes(ranks, time_sum),
-          time_sizes(ranks, time_exchange)};
+  NetworkTimes times{time_sizes(ranks, time_message), time_sizes(ranks, time_sum),
+                     time_sizes(ranks, time_exchange)};
+  times.hidden = measure_hidden(ranks, times.sum.back());
+  return times;
 }
 
 }  // namespace quern

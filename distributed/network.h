@@ -36,17 +36,22 @@ struct LinkCost {
 // ones; neither number is negative. Throws ShapeError without a measurement.
 LinkCost fit_link(std::span<const TimedTraffic> measured);
 
+// hidden: the part of a sum's time that disappears behind computing, where there is as much of
+// that: the waiting, not the copying.
 struct NetworkTimes {
   std::vector<TimedTraffic> message, sum, exchange;
+  double hidden = 0;
 };
 struct NetworkCost {
   LinkCost message, sum, exchange;
+  double hidden = 0;
 };
 NetworkCost fit_network(const NetworkTimes& times);
 
 // Between the first rank and the last one; of sum_gradients(), and of exchange(), among all: the
 // median of a few rounds of calls for each of several sizes up to 16 MB, or to where a call takes a
-// quarter of a second. A call of the whole group, which has at least two ranks.
+// quarter of a second; and the last of these sums beside as much computing. A call of the whole
+// group, which has at least two ranks.
 NetworkTimes measure_network(const Communicator& ranks);
 
 }  // namespace quern

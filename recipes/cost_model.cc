@@ -14,6 +14,7 @@ namespace {
 constexpr double kBucketBytes = 16 << 20;  // of sum_gradients()
 constexpr double kSmallCalls = 6;          // in a step: norms, losses, times, signals
 constexpr double kNearlyAsFast = 1.02;
+constexpr double kBackward = 0.55;  // of the time of a micro-batch: bench/README.md
 
 i64 moe_layers(const ModelConfig& c) {
   i64 count = 0;
@@ -22,12 +23,16 @@ i64 moe_layers(const ModelConfig& c) {
   return count;
 }
 
-// The part of a token's arithmetic that routed experts do.
-double routed_share(const Recipe& r) {
+// The part of a token's arithmetic that so many experts of each layer do.
+double share_of_experts(const Recipe& r, double experts) {
   const ModelConfig& c = r.model;
-  const double of_a_token = 3.0 * double(c.num_experts_per_tok * c.moe_intermediate_size) *
-                            double(c.hidden_size * moe_layers(c));
+  const double of_a_token =
+      3.0 * experts * double(c.moe_intermediate_size * c.hidden_size * moe_layers(c));
   return 6 * of_a_token / flops_per_token(c, r.data.sequence_length);
+}
+
+double routed_share(const Recipe& r) {
+  return share_of_experts(r, double(r.model.num_experts_per_tok));
 }
 
 struct Trained {
@@ -48,10 +53,10 @@ double sum_seconds(double numbers, i64 ranks, const NetworkCost& network) {
   return network.sum.seconds(t);
 }
 
-// Each tensor from one rank to all others, along a tree.
+// Each tensor from one rank to all others, roots evenly spread: what one rank sends.
 double broadcast_seconds(double tensors, double numbers, i64 ranks, const NetworkCost& network) {
-  const double rounds = double(std::bit_width(std::uint64_t(ranks) - 1));
-  return rounds * network.message.seconds({tensors, 4 * numbers});
+  const double others = double(ranks - 1) / double(ranks);
+  return network.exchange.seconds({tensors * others, 4 * numbers * others});
 }
 
 double weights_seconds(const Recipe& r, const RankLayout& l, const Trained& n,
@@ -106,6 +111,15 @@ Traffic expert_traffic(const ModelConfig& c, i64 ep_size, i64 tokens, i64 operan
   return {(5 * forwards + 3) * others, forwards * forward + backward};
 }
 
+Traffic outward_traffic(const ModelConfig& c, i64 ep_size, i64 tokens, i64 operand_bytes,
+                        bool recompute) {
+  if (ep_size < 2 || c.n_routed_experts == 0) return {};
+  const double sent = double(tokens) * other_ranks_hit(c, ep_size);
+  const double x = double(operand_bytes * c.hidden_size), forwards = recompute ? 2 : 1;
+  return {(3 * forwards + 1) * double(ep_size - 1),
+          sent * (forwards * (x + 8 * double(c.num_experts_per_tok)) + x)};
+}
+
 double imbalance(std::span<const std::vector<i64>> expert_load, i64 ep_size) {
   double sum = 0;
   for (const std::vector<i64>& layer : expert_load) {
@@ -136,9 +150,17 @@ StepPrediction predict_step(const Recipe& r, const RankLayout& l, i64 micro_batc
   StepPrediction p{.layout = l, .micro_batches = micro_batches};
   p.compute = compute.seconds(micro_batches) * waiting +
               compute.optimizer_s * moments / (n.everywhere + n.routed);
-  p.gradients = sum_seconds(n.everywhere, l.ranks, network) +
-                sum_seconds(n.routed / spread, expert_dp, network);
-  p.experts = uses * network.exchange.seconds(of_experts);
+  const bool apart = l.ep_size > 1;  // routed experts are summed apart, and after backward
+  const double beside = sum_seconds(n.everywhere + (apart ? 0 : n.routed), l.ranks, network);
+  p.gradients = beside - network.hidden * std::min(beside, kBackward * compute.seconds(1)) +
+                (apart ? sum_seconds(n.routed / spread, expert_dp, network) : 0);
+  const double outward = uses * network.exchange.seconds(outward_traffic(
+                                    r.model, l.ep_size, tokens, operand, r.train.recompute));
+  const double at_home = double(r.model.num_experts_per_tok) / spread;
+  const double meanwhile = compute.seconds(micro_batches) *
+                           share_of_experts(r, at_home + double(r.model.n_shared_experts));
+  p.experts =
+      uses * network.exchange.seconds(of_experts) - network.hidden * std::min(outward, meanwhile);
   p.weights = weights_seconds(r, l, n, network);
   if (l.ranks > 1) {
     const double rounds = double(std::bit_width(std::uint64_t(l.ranks) - 1));

@@ -39,7 +39,9 @@ struct StepPrediction {
   double seconds() const { return compute + gradients + experts + weights + agreement; }
 };
 
-// t = compute + communication, none of which is hidden behind compute. Where experts are spread,
+// t = compute + communication, but for the part of it that disappears behind compute: of the sums
+// behind backward of the last micro-batch, of what goes to experts behind those at home and the
+// shared ones. Where experts are spread,
 // the ranks of a group wait for the one whose experts get most of `expert_load`.
 StepPrediction predict_step(const Recipe& recipe, const RankLayout& layout, i64 micro_batches,
                             const ComputeCost& compute, const NetworkCost& network);
@@ -49,6 +51,9 @@ StepPrediction predict_step(const Recipe& recipe, const RankLayout& layout, i64 
 // back for each choice; gradients alike.
 Traffic expert_traffic(const ModelConfig& config, i64 ep_size, i64 tokens, i64 operand_bytes,
                        bool recompute);
+// The part of it that goes to the experts while others compute: tokens and their gradients.
+Traffic outward_traffic(const ModelConfig& config, i64 ep_size, i64 tokens, i64 operand_bytes,
+                        bool recompute);
 // Other ranks of `ep_size` that a token goes to, on average, where all choices are equally likely.
 double other_ranks_hit(const ModelConfig& config, i64 ep_size);
 // The tokens of the fullest rank over those of the mean one, averaged over layers.

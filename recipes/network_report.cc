@@ -88,6 +88,7 @@ std::string table_of(const NetworkReport& r) {
   text += link_text("message", r.cost.message, r.times.message);
   text += link_text("sum", r.cost.sum, r.times.sum);
   text += link_text("exchange", r.cost.exchange, r.times.exchange);
+  text += line("%.0f %% of a sum disappear behind computing\n", 100 * r.cost.hidden);
   if (r.layouts.empty()) return text;
   text +=
       "\nmodel output, not measured: seconds of a step with these costs between all ranks, and "
@@ -106,7 +107,8 @@ std::string json_of(const NetworkReport& r) {
                       {"machines", r.machines},
                       {"message", json_of(r.cost.message, r.times.message)},
                       {"sum", json_of(r.cost.sum, r.times.sum)},
-                      {"exchange", json_of(r.cost.exchange, r.times.exchange)}};
+                      {"exchange", json_of(r.cost.exchange, r.times.exchange)},
+                      {"hidden", r.cost.hidden}};
   for (const auto& part : by_ranks(r.layouts)) {
     const StepPrediction* best = recommended(part, r.memory_of_rank);
     for (const StepPrediction& p : part) {

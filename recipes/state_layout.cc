@@ -2,6 +2,7 @@
 #include "quern/recipes/state_layout.h"
 
 #include <algorithm>
+#include <deque>
 #include <map>
 #include <optional>
 
@@ -133,9 +134,16 @@ std::vector<Parameter*> StateLayout::own_moments() const {
 
 void StateLayout::gather_values() const {
   if (owners.empty()) return;
+  constexpr size_t kUnderWay = 64;
+  std::deque<Travel> travels;
   for (size_t i = 0; i < trained.size(); ++i) {
     const Communicator& group = is_spread(*trained[i]) ? groups.expert_dp : groups.world;
-    group.broadcast(trained[i]->value.bytes(), owners[i]);
+    travels.push_back(group.start_broadcast(trained[i]->value.bytes(), owners[i]));
+    if (travels.size() > kUnderWay) travels.pop_front();
+  }
+  travels.clear();
+  for (size_t i = 0; i < trained.size(); ++i) {
+    const Communicator& group = is_spread(*trained[i]) ? groups.expert_dp : groups.world;
     if (group.rank() != owners[i]) trained[i]->round_image();
   }
 }

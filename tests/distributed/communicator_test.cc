@@ -37,6 +37,20 @@ TEST(Communicator, BroadcastsFromAnyRank) {
   }
 }
 
+TEST(Communicator, BroadcastsTogether) {
+  std::vector<std::vector<int>> values;
+  for (int i = 0; i < 7; ++i) values.emplace_back(size_t(10'000 * i), world().rank());
+  std::vector<Travel> travels;
+  for (int i = 0; i < 7; ++i) {
+    travels.push_back(world().start_broadcast(std::as_writable_bytes(std::span(values[size_t(i)])),
+                                              i % world().size()));
+  }
+  travels.clear();
+  for (int i = 0; i < 7; ++i) {
+    for (const int v : values[size_t(i)]) ASSERT_EQ(v, i % world().size());
+  }
+}
+
 TEST(Communicator, GathersDifferentSizes) {
   const std::vector<i32> mine(size_t(3 * world().rank()), world().rank());  // the first has nothing
   const auto all = world().all_gather_values(std::span<const i32>(mine));
