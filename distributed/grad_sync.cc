@@ -2,7 +2,6 @@
 #include "quern/distributed/grad_sync.h"
 
 #include <algorithm>
-#include <unordered_map>
 
 #include "quern/autograd/kernels/parallel.h"
 
@@ -15,73 +14,65 @@ constexpr i64 kAddedAtOnce = i64{1} << 15;
 
 constexpr size_t kUnderWay = 2;  // buckets; each takes memory
 
-// The parameters, the last ones first; but those that share a flag, a stack, together and in order.
-std::vector<Parameter*> from_the_last(std::span<Parameter* const> parameters) {
-  std::unordered_map<const bool*, std::vector<Parameter*>> sharing;
-  for (Parameter* p : parameters) sharing[p->grad_written.get()].push_back(p);
-  std::vector<Parameter*> list;
-  for (size_t i = parameters.size(); i-- > 0;) {
-    const auto found = sharing.find(parameters[i]->grad_written.get());
-    if (found == sharing.end()) continue;
-    list.insert(list.end(), found->second.begin(), found->second.end());
-    sharing.erase(found);
-  }
-  return list;
-}
-
 }  // namespace
 
 GradientSums::GradientSums(std::span<Parameter* const> parameters, const Communicator& group)
     : group_(group) {
   if (group.alone()) return;
-  parameters_ = from_the_last(parameters);
-  for (Parameter* p : parameters_) {
-    const i64 size = p->grad.numel();
-    for (i64 begin = 0; begin < size;) {
-      if (buckets_.empty() || buckets_.back().size == kBucket ||
-          buckets_.back().pieces[0].parameter->grad.dtype() != p->grad.dtype()) {
-        buckets_.emplace_back();
-      }
-      Bucket& bucket = buckets_.back();
-      const i64 count = std::min(size - begin, kBucket - bucket.size);
-      bucket.pieces.push_back({p, begin, count, bucket.size});
-      bucket.size += count;
-      begin += count;
+  for (Parameter* p : parameters) by_flag_[p->grad_written.get()].parameters.push_back(p);
+  // The last ones first; but those that share a flag, a stack, together and in order.
+  for (size_t i = parameters.size(); i-- > 0;) {
+    Shared& shared = by_flag_[parameters[i]->grad_written.get()];
+    if (shared.buckets.empty()) {
+      for (Parameter* p : shared.parameters) put_into_buckets(*p, shared);
     }
   }
 }
 
-void GradientSums::complete(const bool* grad_written) {
-  // All are made definite before the flag changes: slices of a stack share it.
-  std::vector<Parameter*> sharing;
-  for (Parameter* p : parameters_) {
-    if (p->grad_written.get() == grad_written) sharing.push_back(p);
+void GradientSums::put_into_buckets(Parameter& p, Shared& shared) {
+  const i64 size = p.grad.numel();
+  for (i64 begin = 0; begin < size;) {
+    if (buckets_.empty() || buckets_.back().size == kBucket ||
+        buckets_.back().pieces[0].parameter->grad.dtype() != p.grad.dtype()) {
+      buckets_.emplace_back();
+    }
+    Bucket& bucket = buckets_.back();
+    if (shared.buckets.empty() || shared.buckets.back() + 1 != buckets_.size()) {
+      shared.buckets.push_back(buckets_.size() - 1);
+      ++bucket.waiting;
+    }
+    const i64 count = std::min(size - begin, kBucket - bucket.size);
+    bucket.pieces.push_back({&p, begin, count, bucket.size});
+    bucket.size += count;
+    begin += count;
   }
-  for (const Parameter* p : sharing) p->settle_grad();
-  for (const Parameter* p : sharing) *p->grad_written = true;
-  complete_.insert(grad_written);
+}
+
+void GradientSums::settle(Shared& shared) {
+  if (shared.complete) return;
+  // All are made definite before the flag changes: slices of a stack share it.
+  for (const Parameter* p : shared.parameters) p->settle_grad();
+  *shared.parameters[0]->grad_written = true;
+  for (const size_t bucket : shared.buckets) --buckets_[bucket].waiting;
+  shared.complete = true;
+}
+
+void GradientSums::complete(const bool* grad_written) {
+  const auto found = by_flag_.find(grad_written);
+  if (found == by_flag_.end()) return;
+  settle(found->second);
   go_on(false);
 }
 
 void GradientSums::finish() {
-  for (const Parameter* p : parameters_) p->settle_grad();
-  for (const Parameter* p : parameters_) {
-    *p->grad_written = true;
-    complete_.insert(p->grad_written.get());
-  }
+  for (auto& [flag, shared] : by_flag_) settle(shared);
   go_on(true);
-}
-
-bool GradientSums::is_complete(const Bucket& bucket) const {
-  return std::ranges::all_of(bucket.pieces, [&](const Piece& p) {
-    return complete_.contains(p.parameter->grad_written.get());
-  });
 }
 
 void GradientSums::go_on(bool wait) {
   while (ended_ < buckets_.size()) {
     while (begun_ < buckets_.size() && begun_ < ended_ + kUnderWay &&
-           is_complete(buckets_[begun_])) {
+           buckets_[begun_].waiting == 0) {
       begin(buckets_[begun_++]);
     }
     if (ended_ == begun_ || (!wait && !buckets_[ended_].travel.arrived())) return;

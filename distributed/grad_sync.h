@@ -3,7 +3,7 @@
 #pragma once
 
 #include <span>
-#include <unordered_set>
+#include <unordered_map>
 #include <vector>
 
 #include "quern/autograd/parameter.h"
@@ -36,22 +36,30 @@ class GradientSums {
     T* data() const;
   };
   struct Bucket {
-    i64 size = 0;  // elements
+    i64 size = 0;        // elements
+    size_t waiting = 0;  // for so many flags
     std::vector<Piece> pieces;
     Tensor copy;  // where they do not lie in a row
     Travel travel;
   };
 
-  bool is_complete(const Bucket& bucket) const;
+  // Of the gradients that share a flag.
+  struct Shared {
+    std::vector<Parameter*> parameters;
+    std::vector<size_t> buckets;
+    bool complete = false;
+  };
+
+  void put_into_buckets(Parameter& parameter, Shared& shared);
+  void settle(Shared& shared);
   void begin(Bucket& bucket);
   void end(Bucket& bucket);
   void go_on(bool wait);
 
   Communicator group_;
-  std::vector<Parameter*> parameters_;
+  std::unordered_map<const bool*, Shared> by_flag_;
   std::vector<Bucket> buckets_;
   size_t begun_ = 0, ended_ = 0;  // buckets, in order
-  std::unordered_set<const bool*> complete_;
 };
 
 // The same, where they are complete to begin with.

@@ -44,6 +44,7 @@ void LaneTree::add_lane(i64 lane) {
 
 void LaneTree::complete(const bool* grad_written) {
   if (next_ != lanes_ - 1) throw_out_of_order("complete()");
+  if (lanes_ == 1) return;  // there is nothing to add
   for (const Parameter* p : parameters_) {
     if (p->grad_written.get() == grad_written) p->settle_grad();
   }
@@ -58,8 +59,9 @@ void LaneTree::complete(const bool* grad_written) {
 void LaneTree::finish() {
   if (next_ != lanes_) throw_out_of_order("finish()");
   // The levels that lanes 0 to lanes_ - 2 have filled.
-  combine(chunks_where([&](const bool* flag) { return !complete_.contains(flag); }), lanes_ - 1,
-          nullptr);
+  if (lanes_ > 1)
+    combine(chunks_where([&](const bool* flag) { return !complete_.contains(flag); }), lanes_ - 1,
+            nullptr);
   complete_.clear();
   next_ = 0;
 }
