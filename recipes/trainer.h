@@ -124,8 +124,8 @@ class Trainer {
   Model model_;
   std::vector<Parameter*> parameters_;      // that are trained
   std::vector<Parameter*> with_gradients_;  // these and Model::for_other_ranks()
-  std::vector<Parameter*> everywhere_,
-      spread_;  // summed over all ranks, or those with the same ones
+  std::vector<Parameter*> everywhere_;      // of those, what is summed over all ranks, and
+  std::vector<Parameter*> spread_;          // over the ranks that have the same experts
   StateLayout layout_;
   AdamW optimizer_;  // of the parameters whose moments are on this rank
   LrSchedule lr_schedule_;
