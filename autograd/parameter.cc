@@ -80,4 +80,10 @@ void Parameter::settle_grad() const {
   std::memset(grad.bytes().data(), 0, grad.bytes().size());
 }
 
+void complete_grads(std::span<Parameter* const> parameters) {
+  // All are made definite before any flag changes: slices of a stack share theirs.
+  for (const Parameter* p : parameters) p->settle_grad();
+  for (const Parameter* p : parameters) *p->grad_written = true;
+}
+
 }  // namespace quern

@@ -4,6 +4,7 @@
 
 #include <functional>
 #include <memory>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -66,6 +67,10 @@ struct Parameter {
   std::shared_ptr<LowRank> update;  // trained beside the value, or nothing
   std::shared_ptr<bool> grad_written = std::make_shared<bool>(false);
 };
+
+// After backward, of all parameters that share their flags: a gradient that nobody wrote is zero,
+// and all count as written.
+void complete_grads(std::span<Parameter* const> parameters);
 
 // Owners of parameters have `void visit(const ParamVisitor&)`, the only enumeration there is:
 // initialisation, counting, the optimizer, saving and loading all go through it.

@@ -50,9 +50,7 @@ void GradientSums::put_into_buckets(Parameter& p, Shared& shared) {
 
 void GradientSums::settle(Shared& shared) {
   if (shared.complete) return;
-  // All are made definite before the flag changes: slices of a stack share it.
-  for (const Parameter* p : shared.parameters) p->settle_grad();
-  *shared.parameters[0]->grad_written = true;
+  complete_grads(shared.parameters);
   for (const size_t bucket : shared.buckets) --buckets_[bucket].waiting;
   shared.complete = true;
 }
@@ -121,8 +119,7 @@ void sum_gradients(std::span<Parameter* const> parameters, const Communicator& g
 
 void sum_into_first(std::span<Parameter* const> parameters) {
   if (parameters.size() < 2) return;
-  for (const Parameter* p : parameters) p->settle_grad();
-  for (const Parameter* p : parameters) *p->grad_written = true;
+  complete_grads(parameters);
   for (size_t distance = 1; distance < parameters.size(); distance *= 2) {
     for (size_t i = 0; i + distance < parameters.size(); i += 2 * distance) {
       const Tensor &to = parameters[i]->grad, &from = parameters[i + distance]->grad;

@@ -28,9 +28,7 @@ LaneTree::LaneTree(std::vector<Parameter*> parameters, i64 lanes)
 
 void LaneTree::add_lane(i64 lane) {
   if (lane != next_ || next_ == lanes_) throw_out_of_order("lane " + std::to_string(lane));
-  // All gradients are made definite before any flag changes: slices of a stack share theirs.
-  settle_grads(parameters_);
-  for (Parameter* p : parameters_) *p->grad_written = true;
+  complete_grads(parameters_);
   ++next_;
   if (next_ == lanes_) return;
   const int carries = std::countr_one(std::uint64_t(lane));
@@ -45,12 +43,11 @@ void LaneTree::add_lane(i64 lane) {
 void LaneTree::complete(const bool* grad_written) {
   if (next_ != lanes_ - 1) throw_out_of_order("complete()");
   if (lanes_ == 1) return;  // there is nothing to add
-  for (const Parameter* p : parameters_) {
-    if (p->grad_written.get() == grad_written) p->settle_grad();
+  std::vector<Parameter*> sharing;
+  for (Parameter* p : parameters_) {
+    if (p->grad_written.get() == grad_written) sharing.push_back(p);
   }
-  for (const Parameter* p : parameters_) {
-    if (p->grad_written.get() == grad_written) *p->grad_written = true;
-  }
+  complete_grads(sharing);
   combine(chunks_where([&](const bool* flag) { return flag == grad_written; }), lanes_ - 1,
           nullptr);
   complete_.insert(grad_written);
@@ -58,10 +55,10 @@ void LaneTree::complete(const bool* grad_written) {
 
 void LaneTree::finish() {
   if (next_ != lanes_) throw_out_of_order("finish()");
-  // The levels that lanes 0 to lanes_ - 2 have filled.
-  if (lanes_ > 1)
+  if (lanes_ > 1) {  // the levels that lanes 0 to lanes_ - 2 have filled
     combine(chunks_where([&](const bool* flag) { return !complete_.contains(flag); }), lanes_ - 1,
             nullptr);
+  }
   complete_.clear();
   next_ = 0;
 }
