@@ -40,6 +40,13 @@ void multiply(i64 rows, i64 n, i64 k, Matrix<T> a, const T* w, bool few, Sum<T>*
   }
 }
 
+// Where backward's copy of sums can be what they are summed in, of one type with them; else null.
+template <class T>
+Sum<T>* in_place(T* kept) {
+  if constexpr (std::is_same_v<T, Sum<T>>) return kept;
+  return nullptr;
+}
+
 // Outputs of gate_up of type Sum<T> in `made`: y = swiglu of them as an operand, and a copy for
 // backward where `kept` is another place.
 template <class T>
@@ -54,10 +61,10 @@ void activate(i64 rows, i64 width, const Sum<T>* made, T* y, T* kept) {
 template <class T>
 void few_rows_of_experts(const Experts<T>& g) {
   const i64 rows = g.offsets[g.experts], width = g.width;
-  const bool in_place = std::is_same_v<T, Sum<T>> && g.outputs;
-  const Scratch<Sum<T>> made(in_place ? 0 : rows * 2 * width);
+  Sum<T>* both = in_place(g.outputs);
+  const Scratch<Sum<T>> made(both ? 0 : rows * 2 * width);
+  if (!both) both = made.data();
   const Scratch<T> inner(rows * width);
-  Sum<T>* const both = in_place ? reinterpret_cast<Sum<T>*>(g.outputs) : made.data();
   grouped_gemm<T>({g.experts, g.offsets, 2 * width, g.hidden, g.x, g.gate_up, true, both, false,
                    g.token_of_row, g.rows_alone});
   parallel_chunks(rows, kRowsAtOnce, [&](i64 begin, i64 end) {
@@ -79,10 +86,10 @@ void experts(const Experts<T>& g) {
   const i64 width = g.width, hidden = g.hidden;
   const auto task = [&](i64 e, i64 begin, i64 rows, i64) {
     T* const kept = g.outputs ? g.outputs + 2 * begin * width : nullptr;
-    const bool in_place = std::is_same_v<T, Sum<T>> && kept;
-    const Scratch<Sum<T>> made(in_place ? 0 : rows * 2 * width);
+    Sum<T>* both = in_place(kept);
+    const Scratch<Sum<T>> made(both ? 0 : rows * 2 * width);
+    if (!both) both = made.data();
     const Scratch<T> inner(rows * width);
-    Sum<T>* const both = in_place ? reinterpret_cast<Sum<T>*>(kept) : made.data();
     multiply<T>(rows, 2 * width, hidden, Matrix<T>{g.x, hidden, g.token_of_row + begin},
                 g.gate_up + e * 2 * width * hidden, few(e), both);
     activate<T>(rows, width, both, inner.data(), kept);
@@ -135,13 +142,11 @@ void experts_backward(const ExpertsBackward<T>& g) {
     if (!g.outputs) {
       const bool few = is_few(g.offsets[e + 1] - g.offsets[e], false);
       const Matrix<T> x{g.x, hidden, tokens};
-      if constexpr (std::is_same_v<T, Sum<T>>) {
-        multiply<T>(rows, 2 * width, hidden, x, gate_up, few, again.data());
-      } else {
-        const Scratch<Sum<T>> made(rows * 2 * width);
-        multiply<T>(rows, 2 * width, hidden, x, gate_up, few, made.data());
-        round_row(made.data(), again.data(), rows * 2 * width);
-      }
+      Sum<T>* sums = in_place(again.data());
+      const Scratch<Sum<T>> made(sums ? 0 : rows * 2 * width);
+      if (!sums) sums = made.data();
+      multiply<T>(rows, 2 * width, hidden, x, gate_up, few, sums);
+      if constexpr (!std::is_same_v<T, Sum<T>>) round_row(sums, again.data(), rows * 2 * width);
     }
     const T* const outputs = g.outputs ? g.outputs + 2 * begin * width : again.data();
     const Scratch<Sum<T>> dinner(rows * width);

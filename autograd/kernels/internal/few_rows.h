@@ -71,24 +71,13 @@ template <class T, int N>
   }
 }
 
-template <class E, int N>
-struct VectorOf {
-  typedef E Type __attribute__((vector_size(N * sizeof(E))));
-};
-
 // A vector of elements of type T or, where B is bf16 and T is not, as many of those as T.
 template <class T, class B>
 auto vector_of(const B* x) {
   if constexpr (std::is_same_v<T, B>) {
     return Panels<T>::along(x);
   } else {
-    constexpr int W = Simd<T>::kWidth;
-    using Floats = typename VectorOf<float, W>::Type;
-    using Words = typename VectorOf<std::uint32_t, W>::Type;
-    typename VectorOf<std::uint16_t, W>::Type halves;
-    __builtin_memcpy(&halves, x, sizeof halves);
-    return __builtin_convertvector((Floats)(__builtin_convertvector(halves, Words) << 16),
-                                   typename Simd<T>::Vector);
+    return widened<T>(x);
   }
 }
 

@@ -37,6 +37,23 @@ struct Simd {
   static void store(T* x, Vector v) { __builtin_memcpy(x, &v, sizeof v); }
 };
 
+template <class E, int N>
+struct VectorOf {
+  typedef E Type __attribute__((vector_size(N * sizeof(E))));
+};
+
+// As many bf16 as a vector has elements of type T, as T.
+template <class T>
+typename Simd<T>::Vector widened(const bf16* x) {
+  constexpr int W = Simd<T>::kWidth;
+  using Floats = typename VectorOf<float, W>::Type;
+  using Words = typename VectorOf<std::uint32_t, W>::Type;
+  typename VectorOf<std::uint16_t, W>::Type halves;
+  __builtin_memcpy(&halves, x, sizeof halves);
+  return __builtin_convertvector((Floats)(__builtin_convertvector(halves, Words) << 16),
+                                 typename Simd<T>::Vector);
+}
+
 // An operand in memory: its rows `ld` apart, or those whose numbers are listed.
 template <class T>
 struct Matrix {
@@ -129,12 +146,7 @@ struct Panels<bf16> {
   using Vector = Simd<float>::Vector;
   static constexpr i64 kDeep = 1;
 
-  static Vector along(const bf16* x) {
-    typedef std::uint16_t Half __attribute__((vector_size(kVectorBytes / 2)));
-    Half half;
-    __builtin_memcpy(&half, x, sizeof half);
-    return (Vector)(__builtin_convertvector(half, Simd<std::uint32_t>::Vector) << 16);
-  }
+  static Vector along(const bf16* x) { return widened<float>(x); }
   static Vector some(const bf16* x, const bf16*, i64 n) {
     Vector v = {};
     for (i64 j = 0; j < n; ++j) v[j] = float(x[j]);
