@@ -97,20 +97,6 @@ double other_ranks_hit(const ModelConfig& c, i64 ep_size) {
   return hit * double(ep_size - 1) / double(ep_size);
 }
 
-Traffic expert_traffic(const ModelConfig& c, i64 ep_size, i64 tokens, i64 operand_bytes,
-                       bool recompute) {
-  if (ep_size < 2 || c.n_routed_experts == 0) return {};
-  const double others = double(ep_size - 1), top_k = double(c.num_experts_per_tok);
-  const double sent = double(tokens) * other_ranks_hit(c, ep_size);
-  const double rows = double(tokens) * top_k * others / double(ep_size);
-  const double row = 4.0 * double(c.hidden_size), x = double(operand_bytes * c.hidden_size);
-  const double counts = 8 * others * double(1 + c.n_routed_experts / ep_size);
-  const double forward = counts + sent * (x + 8 * top_k) + rows * row;
-  const double backward = sent * (x + 4 * top_k) + rows * row;
-  const double forwards = recompute ? 2 : 1;
-  return {(5 * forwards + 3) * others, forwards * forward + backward};
-}
-
 Traffic outward_traffic(const ModelConfig& c, i64 ep_size, i64 tokens, i64 operand_bytes,
                         bool recompute) {
   if (ep_size < 2 || c.n_routed_experts == 0) return {};
@@ -118,6 +104,20 @@ Traffic outward_traffic(const ModelConfig& c, i64 ep_size, i64 tokens, i64 opera
   const double x = double(operand_bytes * c.hidden_size), forwards = recompute ? 2 : 1;
   return {(3 * forwards + 1) * double(ep_size - 1),
           sent * (forwards * (x + 8 * double(c.num_experts_per_tok)) + x)};
+}
+
+Traffic expert_traffic(const ModelConfig& c, i64 ep_size, i64 tokens, i64 operand_bytes,
+                       bool recompute) {
+  if (ep_size < 2 || c.n_routed_experts == 0) return {};
+  const Traffic outward = outward_traffic(c, ep_size, tokens, operand_bytes, recompute);
+  const double others = double(ep_size - 1), top_k = double(c.num_experts_per_tok);
+  const double sent = double(tokens) * other_ranks_hit(c, ep_size);
+  const double rows = double(tokens) * top_k * others / double(ep_size);
+  const double rows_bytes = rows * 4.0 * double(c.hidden_size);
+  const double counts = 8 * others * double(1 + c.n_routed_experts / ep_size);
+  const double forwards = recompute ? 2 : 1;
+  return {outward.messages + (2 * forwards + 2) * others,
+          outward.bytes + forwards * (counts + rows_bytes) + sent * 4 * top_k + rows_bytes};
 }
 
 double imbalance(std::span<const std::vector<i64>> expert_load, i64 ep_size) {

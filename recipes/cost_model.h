@@ -41,8 +41,8 @@ struct StepPrediction {
 
 // t = compute + communication, but for the part of it that disappears behind compute: of the sums
 // behind backward of the last micro-batch, of what goes to experts behind those at home and the
-// shared ones. Where experts are spread,
-// the ranks of a group wait for the one whose experts get most of `expert_load`.
+// shared ones. Where experts are spread, the ranks of a group wait for the one whose experts get
+// most of `expert_load`.
 StepPrediction predict_step(const Recipe& recipe, const RankLayout& layout, i64 micro_batches,
                             const ComputeCost& compute, const NetworkCost& network);
 

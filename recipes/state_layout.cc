@@ -122,12 +122,15 @@ StateLayout::StateLayout(const ParallelGroups& g, std::vector<Parameter*> t, boo
   }
 }
 
+const Communicator& StateLayout::group_of(const Parameter& parameter) const {
+  return is_spread(parameter) ? groups.expert_dp : groups.world;
+}
+
 std::vector<Parameter*> StateLayout::own_moments() const {
   if (owners.empty()) return trained;
   std::vector<Parameter*> own;
   for (size_t i = 0; i < trained.size(); ++i) {
-    const Communicator& group = is_spread(*trained[i]) ? groups.expert_dp : groups.world;
-    if (owners[i] == group.rank()) own.push_back(trained[i]);
+    if (owners[i] == group_of(*trained[i]).rank()) own.push_back(trained[i]);
   }
   return own;
 }
@@ -137,14 +140,12 @@ void StateLayout::gather_values() const {
   constexpr size_t kUnderWay = 64;
   std::deque<Travel> travels;
   for (size_t i = 0; i < trained.size(); ++i) {
-    const Communicator& group = is_spread(*trained[i]) ? groups.expert_dp : groups.world;
-    travels.push_back(group.start_broadcast(trained[i]->value.bytes(), owners[i]));
+    travels.push_back(group_of(*trained[i]).start_broadcast(trained[i]->value.bytes(), owners[i]));
     if (travels.size() > kUnderWay) travels.pop_front();
   }
   travels.clear();
   for (size_t i = 0; i < trained.size(); ++i) {
-    const Communicator& group = is_spread(*trained[i]) ? groups.expert_dp : groups.world;
-    if (group.rank() != owners[i]) trained[i]->round_image();
+    if (group_of(*trained[i]).rank() != owners[i]) trained[i]->round_image();
   }
 }
 

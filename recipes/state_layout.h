@@ -22,6 +22,9 @@ struct StateLayout {
   // After own_moments() were stepped: the others' values come from their ranks.
   void gather_values() const;
 
+  // The ranks that have a parameter.
+  const Communicator& group_of(const Parameter& parameter) const;
+
   ParallelGroups groups;
   std::vector<Parameter*> trained;  // that are on this rank
   std::vector<int> owners;          // of their moments, in the group that has them; nothing: all
